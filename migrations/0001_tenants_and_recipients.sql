@@ -174,7 +174,6 @@ create table list_members (
   name text,
   consent text not null default 'subscribed'
     constraint member_consent_is_known check (consent in ('subscribed', 'pending', 'unsubscribed')),
-  unsubscribed_at timestamptz,
   metadata jsonb not null default '{}'
     constraint member_metadata_is_an_object check (jsonb_typeof(metadata) = 'object'),
   created_at timestamptz not null default now(),
@@ -195,8 +194,22 @@ comment on column list_members.source_object_key is 'The client''s own key of th
 comment on column list_members.contact_id is 'The person; active once in a list.';
 comment on column list_members.name is 'Display name in this list; the contact''s where null.';
 comment on column list_members.consent is 'Consent for this list as the client last set it; the stricter of this and the contact''s counts.';
-comment on column list_members.unsubscribed_at is 'Set when the recipient unsubscribed from this list; only the recipient undoes it.';
 comment on column list_members.metadata is 'Free data of the client.';
 comment on column list_members.created_at is 'When the key was first seen in the list.';
 comment on column list_members.updated_at is 'When the membership was last changed.';
 comment on column list_members.removed_at is 'When the member was removed; null while active.';
+
+create table list_unsubscribes (
+  client_id integer not null,
+  contact_id bigint not null,
+  list_id bigint not null,
+  unsubscribed_at timestamptz not null default now(),
+  primary key (client_id, contact_id, list_id),
+  foreign key (client_id, contact_id) references contacts (client_id, id),
+  foreign key (client_id, list_id) references recipient_lists (client_id, id)
+);
+comment on table list_unsubscribes is 'Recipients who unsubscribed from one list. Of the person, not of the membership: it outlives removal and a new key. Only the recipient undoes it.';
+comment on column list_unsubscribes.client_id is 'The client that owns the list.';
+comment on column list_unsubscribes.contact_id is 'The person.';
+comment on column list_unsubscribes.list_id is 'The list.';
+comment on column list_unsubscribes.unsubscribed_at is 'When they did.';

@@ -60,6 +60,7 @@ create table sends (
     and (state <> 'completed' or completed_at is not null)
     and (state <> 'sending' or open_chunks is not null))
 );
+create unique index sends_by_id on sends (id);
 create index sends_by_list on sends (client_id, list_id, id);
 create index sends_unfinished on sends (client_id, id) where completed_at is null;
 comment on table sends is 'One trigger to a list. Everything a worker needs is frozen here when it is accepted.';

@@ -5,7 +5,7 @@
 create function skip_reason(
   suppression text, requires_consent boolean,
   contact_consent text, contact_unsubscribed_at timestamptz,
-  member_consent text, member_unsubscribed_at timestamptz
+  member_consent text, list_unsubscribed_at timestamptz
 ) returns text
 language sql immutable parallel safe
 as $$
@@ -14,7 +14,7 @@ as $$
     when suppression = 'complaint' then 'complaint'
     when suppression = 'manual' then 'suppressed'
     when not requires_consent then null
-    when contact_unsubscribed_at is not null or member_unsubscribed_at is not null
+    when contact_unsubscribed_at is not null or list_unsubscribed_at is not null
       or contact_consent = 'unsubscribed' or member_consent = 'unsubscribed' then 'unsubscribed'
     when contact_consent = 'pending' or member_consent = 'pending' then 'consent_pending'
   end

@@ -1,0 +1,111 @@
+// The environment, read once and only here. readConfig names everything that is wrong in one
+// error, so an operator fixes a deployment in one go; the result is frozen.
+import path from 'node:path';
+import * as v from 'valibot';
+
+export interface Config {
+  /** Of the PostgreSQL that holds data and queue; `dev` brings its own where undefined. */
+  readonly databaseUrl: string | undefined;
+  /** smtp[s]://user:pass@host:port; `dev` brings a local sink where undefined. */
+  readonly smtpUrl: string | undefined;
+  readonly host: string;
+  readonly port: number;
+  /** Absolute path of what `dev` keeps: the embedded cluster, its key, the inbox. */
+  readonly dataDir: string;
+  /** Base of links in mails, without a trailing slash. */
+  readonly publicUrl: string;
+  readonly logLevel: LogLevel;
+}
+
+export type LogLevel = (typeof LOG_LEVELS)[number];
+const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const;
+
+/** Wrong settings; `problems` has a line for each. */
+export class ConfigError extends Error {
+  readonly problems: string[];
+
+  constructor(problems: string[]) {
+    super(`The configuration is not valid:\n${problems.map((line) => `  - ${line}`).join('\n')}`);
+    this.name = 'ConfigError';
+    this.problems = problems;
+  }
+}
+
+function url(protocols: string[], example: string) {
+  return v.pipe(
+    v.string(),
+    v.check((text) => {
+      if (!URL.canParse(text)) return false;
+      const { protocol, hostname } = new URL(text);
+      return protocols.includes(protocol) && hostname !== '';
+    }, `must be a URL such as ${example}`),
+  );
+}
+
+const Environment = v.object({
+  DATABASE_URL: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(
+        /^postgres(ql)?:\/\//u,
+        'must be a URL such as postgres://user:password@host:5432/rosterpost',
+      ),
+    ),
+  ),
+  SMTP_URL: v.optional(url(['smtp:', 'smtps:'], 'smtp://user:password@mail.example.com:587')),
+  HOST: v.optional(v.pipe(v.string(), v.nonEmpty()), '127.0.0.1'),
+  PORT: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,5}$/u, 'must be a port number from 0 to 65535'),
+      v.transform(Number),
+      v.maxValue(65_535, 'must be a port number from 0 to 65535'),
+    ),
+    '3000',
+  ),
+  DATA_DIR: v.optional(v.pipe(v.string(), v.nonEmpty()), '.data'),
+  PUBLIC_URL: v.optional(url(['http:', 'https:'], 'https://mail.example.com')),
+  LOG_LEVEL: v.optional(v.picklist(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`), 'info'),
+});
+
+/**
+ * Reads the environment. An empty variable counts as unset.
+ * @throws ConfigError naming every variable that is wrong.
+ */
+export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
+  const parsed = v.safeParse(Environment, given);
+  if (!parsed.success) {
+    throw new ConfigError(
+      parsed.issues.map((issue) => `${v.getDotPath(issue) ?? 'environment'} ${issue.message}`),
+    );
+  }
+  const read = parsed.output;
+  return Object.freeze({
+    databaseUrl: read.DATABASE_URL,
+    smtpUrl: read.SMTP_URL,
+    host: read.HOST,
+    port: read.PORT,
+    dataDir: path.resolve(read.DATA_DIR),
+    publicUrl: (read.PUBLIC_URL ?? `http://${read.HOST}:${read.PORT}`).replace(/\/+$/u, ''),
+    logLevel: read.LOG_LEVEL,
+  });
+}
+
+/** @throws ConfigError where `DATABASE_URL` is missing. */
+export function requireDatabaseUrl(config: Config): string {
+  if (config.databaseUrl) return config.databaseUrl;
+  throw new ConfigError([
+    'DATABASE_URL is needed, such as postgres://user:password@host:5432/rosterpost ' +
+      '(rosterpost dev brings its own database)',
+  ]);
+}
+
+/** @throws ConfigError where `SMTP_URL` is missing. */
+export function requireSmtpUrl(config: Config): string {
+  if (config.smtpUrl) return config.smtpUrl;
+  throw new ConfigError([
+    'SMTP_URL is needed by the worker, such as smtp://user:password@mail.example.com:587 ' +
+      '(rosterpost dev brings a local inbox)',
+  ]);
+}

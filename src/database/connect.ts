@@ -1,0 +1,53 @@
+// Connections to PostgreSQL: one pool, used by kysely and by graphile-worker alike. A lost idle
+// connection is logged and replaced, never thrown: the pool would otherwise end the process.
+import { Kysely, PostgresDialect, type Transaction } from 'kysely';
+import pg from 'pg';
+import type { Logger } from '../log.ts';
+import type { DB } from './schema.ts';
+
+export type Database = Kysely<DB>;
+export type Trx = Transaction<DB>;
+
+export interface Connection {
+  db: Database;
+  pool: pg.Pool;
+  close(): Promise<void>;
+}
+
+export interface ConnectOptions {
+  url: string;
+  log: Logger;
+  /** Most connections of this pool; default 10. */
+  max?: number;
+  applicationName?: string;
+}
+
+// int8 arrives as text by default. Ours are row numbers and counts, far below 2^53.
+const types = {
+  getTypeParser(oid: number, format?: 'text' | 'binary') {
+    if (oid === pg.types.builtins.INT8 && format !== 'binary') return Number;
+    return pg.types.getTypeParser(oid, format);
+  },
+} as pg.CustomTypesConfig;
+
+/** Opens a pool; connects on first use. `close` waits for the queries that are under way. */
+export function connect({ url, log, max = 10, applicationName }: ConnectOptions): Connection {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max,
+    types,
+    application_name: applicationName ?? 'rosterpost',
+    connectionTimeoutMillis: 10_000,
+    // A process stopped in the middle of a transaction must not hold its locks for ever.
+    idle_in_transaction_session_timeout: 30_000,
+    // Our statements are short; compiling a plan costs the snapshot of a large list 100 ms.
+    options: '-c jit=off',
+    keepAlive: true,
+  });
+  pool.on('error', (error) => log.warn({ error: error.message }, 'idle database connection lost'));
+  pool.on('connect', (client) =>
+    client.on('error', (error) => log.warn({ error: error.message }, 'database connection lost')),
+  );
+  const db = new Kysely<DB>({ dialect: new PostgresDialect({ pool }) });
+  return { db, pool, close: () => pool.end() };
+}

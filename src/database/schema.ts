@@ -1,0 +1,185 @@
+// Row types of the tables in migrations/, column for column. What a column means stands in its
+// COMMENT ON there.
+import type { Generated, JSONColumnType } from 'kysely';
+
+export type Consent = 'subscribed' | 'pending' | 'unsubscribed';
+export type SuppressionReason = 'hard_bounce' | 'complaint' | 'manual';
+export const SEND_STATES = ['scheduled', 'queued', 'sending', 'paused', 'completed', 'cancelled'] as const;
+export type SendState = (typeof SEND_STATES)[number];
+export const MESSAGE_STATES = ['queued', 'sending', 'sent', 'failed', 'skipped', 'unknown'] as const;
+export type MessageState = (typeof MESSAGE_STATES)[number];
+export type JsonObject = Record<string, unknown>;
+
+type Json = JSONColumnType<JsonObject, string, string>;
+type DefaultedJson = JSONColumnType<JsonObject, string | undefined, string>;
+
+interface Timestamps {
+  created_at: Generated<Date>;
+  updated_at: Generated<Date>;
+}
+
+export interface DB {
+  clients: { id: Generated<number>; key: string; name: string; created_at: Generated<Date> };
+  api_keys: {
+    client_id: number;
+    prefix: string;
+    key_sha256: Buffer;
+    name: Generated<string>;
+    created_at: Generated<Date>;
+    last_used_at: Date | null;
+    revoked_at: Date | null;
+  };
+  senders: Timestamps & {
+    client_id: number;
+    id: string;
+    email: string;
+    name: string | null;
+    reply_to: string | null;
+    is_default: Generated<boolean>;
+  };
+  contacts: Timestamps & {
+    client_id: number;
+    id: Generated<number>;
+    email: string | null;
+    email_given: string | null;
+    name: string | null;
+    consent: Generated<Consent>;
+    unsubscribed_at: Date | null;
+    attributes: DefaultedJson;
+    erased_at: Date | null;
+  };
+  suppressions: Timestamps & {
+    client_id: number;
+    address_hash: Buffer;
+    email: string | null;
+    reason: SuppressionReason;
+    note: string | null;
+  };
+  recipient_lists: Timestamps & {
+    client_id: number;
+    id: Generated<number>;
+    key: string;
+    name: string | null;
+    type: string | null;
+    metadata: DefaultedJson;
+    deleted_at: Date | null;
+  };
+  list_members: Timestamps & {
+    client_id: number;
+    list_id: number;
+    source_object_key: string;
+    contact_id: number;
+    name: string | null;
+    consent: Generated<Consent>;
+    metadata: DefaultedJson;
+    removed_at: Date | null;
+  };
+  list_unsubscribes: {
+    client_id: number;
+    contact_id: number;
+    list_id: number;
+    unsubscribed_at: Generated<Date>;
+  };
+  workers: {
+    id: Generated<number>;
+    hostname: string;
+    pid: number;
+    lanes: string[];
+    pool_ids: Generated<string[]>;
+    started_at: Generated<Date>;
+    heartbeat_at: Generated<Date>;
+    stopped_at: Date | null;
+  };
+  sends: {
+    client_id: number;
+    id: Generated<string>;
+    send_key: string;
+    list_id: number;
+    list_key: string;
+    request_digest: JSONColumnType<Record<string, string>, string, string>;
+    template_key: string;
+    template_version: string;
+    requires_consent: boolean;
+    sender_id: string;
+    sender_email: string;
+    sender_name: string | null;
+    sender_reply_to: string | null;
+    shared_context: DefaultedJson;
+    metadata: DefaultedJson;
+    state: Generated<SendState>;
+    intended: Generated<number>;
+    open_chunks: number | null;
+    created_at: Generated<Date>;
+    completed_at: Date | null;
+  };
+  send_recipients: {
+    client_id: number;
+    send_id: string;
+    position: number;
+    contact_id: number;
+    source_object_key: string;
+    name: string | null;
+    context: JSONColumnType<JsonObject> | null;
+  };
+  send_chunks: {
+    client_id: number;
+    send_id: string;
+    chunk_no: number;
+    first_position: number;
+    last_position: number;
+    sent: Generated<number>;
+    failed: Generated<number>;
+    unknown: Generated<number>;
+    skipped: Generated<number>;
+    next_attempt_at: Date | null;
+    leased_by: number | null;
+    prepared_at: Date | null;
+    completed_at: Date | null;
+  };
+  messages: {
+    client_id: number;
+    id: Generated<string>;
+    send_id: string | null;
+    position: number | null;
+    contact_id: number | null;
+    source_object_key: string | null;
+    state: Generated<MessageState>;
+    reason: string | null;
+    attempts: Generated<number>;
+    was_unknown: Generated<boolean>;
+    next_attempt_at: Generated<Date>;
+    claimed_by: number | null;
+    claimed_at: Date | null;
+    last_reply: string | null;
+    created_at: Generated<Date>;
+    settled_at: Date | null;
+  };
+  single_emails: {
+    client_id: number;
+    message_id: string;
+    template_key: string;
+    template_version: string;
+    subject: string | null;
+    shared_context: Json;
+    recipient_context: Json;
+    requires_consent: boolean;
+    sender_id: string;
+    sender_email: string;
+    sender_name: string | null;
+    sender_reply_to: string | null;
+    queued_at: Generated<Date>;
+    next_attempt_at: Generated<Date | null>;
+    claimed_by: number | null;
+  };
+  message_recipients: {
+    client_id: number;
+    message_id: string;
+    ordinal: number;
+    kind: 'to' | 'cc' | 'bcc';
+    email: string | null;
+    email_given: string | null;
+    state: Generated<Exclude<MessageState, 'sending'>>;
+    reason: string | null;
+    last_reply: string | null;
+  };
+}

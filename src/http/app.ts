@@ -1,0 +1,75 @@
+// The sitemap. Each route is a few lines in its resource's file: read, call one function of the
+// domain, answer.
+import { Hono } from 'hono';
+import { createMiddleware } from 'hono/factory';
+import { authenticate } from '../clients/api-keys.ts';
+import type { Client } from '../clients/clients.ts';
+import type { Database } from '../database/connect.ts';
+import { DomainError, invalid, notFound } from '../errors.ts';
+import type { Logger } from '../log.ts';
+import type { Templates } from '../templates/registry.ts';
+import { contacts } from './contacts.ts';
+import { health } from './health.ts';
+import { lists } from './lists.ts';
+import { members } from './members.ts';
+import { messages } from './messages.ts';
+import { problemOf, problemResponse } from './problem.ts';
+import { senders } from './senders.ts';
+import { sends } from './sends.ts';
+import { suppressions } from './suppressions.ts';
+import { templates } from './templates.ts';
+
+/** What every route works with. */
+export interface Services {
+  db: Database;
+  log: Logger;
+  templates: Templates;
+}
+
+export interface ApiEnv {
+  Variables: { client: Client };
+}
+
+export function createApp(services: Services) {
+  const app = new Hono();
+  app.onError((error, c) => problemResponse(c, problemOf(error, services.log)));
+  app.notFound((c) => problemResponse(c, problemOf(notFound(`${c.req.method} ${c.req.path}`), services.log)));
+  app.use(decodablePath);
+
+  app.route('/', health(services));
+
+  const api = new Hono<ApiEnv>();
+  api.use(requireKey(services));
+  api.route('/senders', senders(services));
+  api.route('/contacts', contacts(services));
+  api.route('/suppressions', suppressions(services));
+  api.route('/recipient-lists', lists(services));
+  api.route('/recipient-lists/:key/members', members(services));
+  api.route('/', sends(services)); // /recipient-lists/:key/send, /sends
+  api.route('/', messages(services)); // /messages, /sends/:id/messages
+  api.route('/templates', templates(services));
+  app.route('/api', api);
+  return app;
+}
+
+/** A path that is no UTF-8 after percent-decoding names nothing; hono would take it literally. */
+const decodablePath = createMiddleware(async (c, next) => {
+  try {
+    decodeURIComponent(new URL(c.req.url).pathname);
+  } catch {
+    throw invalid([{ path: 'path', message: 'must be percent-encoded UTF-8' }]);
+  }
+  await next();
+});
+
+function requireKey({ db }: Services) {
+  return createMiddleware<ApiEnv>(async (c, next) => {
+    const key = /^Bearer +(\S+)$/iu.exec(c.req.header('authorization') ?? '')?.[1];
+    const client = key === undefined ? undefined : await authenticate(db, key);
+    if (!client) {
+      throw new DomainError('unauthenticated', 'Send a live API key: Authorization: Bearer <key>.');
+    }
+    c.set('client', client);
+    await next();
+  });
+}

@@ -1,0 +1,25 @@
+// /api/contacts
+import { Hono } from 'hono';
+import { ContactInput, getContact, putContact } from '../recipients/contacts.ts';
+import type { ApiEnv, Services } from './app.ts';
+import { addressParam, readJson } from './request.ts';
+
+export function contacts({ db }: Services) {
+  const app = new Hono<ApiEnv>();
+
+  app.put('/:email', async (c) => {
+    const address = addressParam(c);
+    const input = await readJson(c, ContactInput);
+    const { contact, created } = await db
+      .transaction()
+      .execute((trx) => putContact(trx, c.var.client.id, address, input));
+    return c.json({ contact }, created ? 201 : 200);
+  });
+
+  app.get('/:email', async (c) => {
+    const { contact, suppression, lists } = await getContact(db, c.var.client.id, addressParam(c));
+    return c.json({ contact: { ...contact, suppression: suppression ?? null, lists } });
+  });
+
+  return app;
+}

@@ -1,0 +1,37 @@
+// /api/recipient-lists
+import { Hono } from 'hono';
+import { countActiveMembers, deleteList, findList, ListInput, listLists, putList } from '../recipients/lists.ts';
+import type { ApiEnv, Services } from './app.ts';
+import { keyParam, PAGE_QUERY, readJson, readQuery } from './request.ts';
+
+export function lists({ db }: Services) {
+  const app = new Hono<ApiEnv>();
+
+  app.get('/', async (c) => {
+    const page = await listLists(db, c.var.client.id, readQuery(c, PAGE_QUERY));
+    return c.json({ recipient_lists: page.rows, next_cursor: page.next_cursor });
+  });
+
+  app.put('/:key', async (c) => {
+    const key = keyParam(c, 'key');
+    const input = await readJson(c, ListInput);
+    const { list, created } = await db
+      .transaction()
+      .execute((trx) => putList(trx, c.var.client.id, key, input));
+    return c.json({ recipient_list: list }, created ? 201 : 200);
+  });
+
+  app.get('/:key', async (c) => {
+    const { id, list } = await findList(db, c.var.client.id, keyParam(c, 'key'));
+    const active_members = await countActiveMembers(db, c.var.client.id, id);
+    return c.json({ recipient_list: { ...list, active_members } });
+  });
+
+  app.delete('/:key', async (c) => {
+    const key = keyParam(c, 'key');
+    await db.transaction().execute((trx) => deleteList(trx, c.var.client.id, key));
+    return c.body(null, 204);
+  });
+
+  return app;
+}

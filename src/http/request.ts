@@ -1,0 +1,152 @@
+// Reading requests: JSON bodies, query and path. Everything is checked before it reaches the domain,
+// and every error names the field. What PostgreSQL cannot hold (NUL, lone surrogates) or what only
+// an attacker sends (depth, __proto__) is refused here, once for all routes.
+import type { Context } from 'hono';
+import * as v from 'valibot';
+import { DomainError, invalid, notFound, type FieldError } from '../errors.ts';
+import { isKey, issuesToErrors } from '../fields.ts';
+import { MAX_LIMIT } from '../paging.ts';
+import { parseAddress, type Address } from '../recipients/address.ts';
+
+export const MIB = 1024 * 1024;
+const MAX_DEPTH = 64;
+
+/** @throws unsupported_media_type, payload_too_large, validation_failed */
+export async function readJson<Schema extends v.GenericSchema>(
+  c: Context,
+  schema: Schema,
+  limit = MIB,
+): Promise<v.InferOutput<Schema>> {
+  const type = (c.req.header('content-type') ?? '').split(';')[0]!.trim().toLowerCase();
+  if (type !== 'application/json') {
+    throw new DomainError('unsupported_media_type', 'The body must be JSON: content-type application/json.');
+  }
+  const value = parseJson(await readBytes(c, limit));
+  const flaws = findFlaws(value);
+  if (flaws.length > 0) throw invalid(flaws);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw invalid([{ path: '', message: 'the body must be a JSON object' }], 'The body must be a JSON object.');
+  }
+  const parsed = v.safeParse(schema, value);
+  if (!parsed.success) throw invalid(issuesToErrors(parsed.issues));
+  return parsed.output;
+}
+
+async function readBytes(c: Context, limit: number): Promise<Buffer> {
+  const tooLarge = () =>
+    new DomainError('payload_too_large', `The body must be at most ${limit / MIB} MiB for this request.`);
+  if (Number(c.req.header('content-length') ?? 0) > limit) throw tooLarge();
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  for await (const part of c.req.raw.body ?? []) {
+    size += part.length;
+    if (size > limit) throw tooLarge();
+    parts.push(part);
+  }
+  return Buffer.concat(parts);
+}
+
+function parseJson(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes));
+  } catch (error) {
+    const why = error instanceof SyntaxError ? 'is not valid JSON' : 'is not valid UTF-8';
+    throw invalid([{ path: '', message: `the body ${why}` }], `The body ${why}.`);
+  }
+}
+
+/** What no field may contain. Walks without recursion, so depth cannot exhaust the stack. */
+function findFlaws(root: unknown): FieldError[] {
+  const flaws: FieldError[] = [];
+  const open: { value: unknown; path: string; depth: number }[] = [{ value: root, path: '', depth: 0 }];
+  while (open.length > 0 && flaws.length < 100) {
+    const { value, path, depth } = open.pop()!;
+    if (typeof value === 'string') {
+      const flaw = textFlaw(value);
+      if (flaw) flaws.push({ path, message: flaw });
+    } else if (typeof value === 'number' && !Number.isFinite(value)) {
+      flaws.push({ path, message: 'is a number too large for JSON (RFC 8259, section 6)' });
+    } else if (typeof value === 'object' && value !== null) {
+      if (depth >= MAX_DEPTH) {
+        flaws.push({ path: path.slice(0, 200), message: `must be nested at most ${MAX_DEPTH} deep` });
+        continue;
+      }
+      for (const [name, below] of Object.entries(value)) {
+        const flaw = name === '__proto__' ? 'is not a known field' : textFlaw(name);
+        const at = path ? `${path}.${shownName(name)}` : shownName(name);
+        if (flaw) flaws.push({ path: at, message: flaw });
+        open.push({ value: below, path: at, depth: depth + 1 });
+      }
+    }
+  }
+  return flaws.reverse();
+}
+
+function textFlaw(text: string): string | undefined {
+  if (text.includes('\u0000')) return 'must not contain the character NUL';
+  if (!text.isWellFormed()) return 'must be well-formed Unicode: it has half a surrogate pair';
+  return undefined;
+}
+
+function shownName(name: string): string {
+  return name.slice(0, 255).toWellFormed().replaceAll('\u0000', '\ufffd');
+}
+
+/** @throws validation_failed, also for a parameter that is not known */
+export function readQuery<Entries extends v.ObjectEntries>(
+  c: Context,
+  entries: Entries,
+): v.InferOutput<v.StrictObjectSchema<Entries, undefined>> {
+  const given: Record<string, string> = {};
+  for (const [name, values] of Object.entries(c.req.queries())) {
+    if (values.length > 1) throw invalid([{ path: name, message: 'must be given once' }]);
+    given[name] = values[0]!;
+  }
+  const flaws = findFlaws(given);
+  if (flaws.length > 0) throw invalid(flaws);
+  const parsed = v.safeParse(v.strictObject(entries), given);
+  if (!parsed.success) throw invalid(issuesToErrors(parsed.issues));
+  return parsed.output;
+}
+
+const limitMessage = `must be a whole number from 1 to ${MAX_LIMIT}`;
+
+/** The query of a paged list, beside its filters. */
+export const PAGE_QUERY = {
+  cursor: v.optional(v.string()),
+  limit: v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,9}$/u, limitMessage),
+      v.transform(Number),
+      v.minValue(1, limitMessage),
+      v.maxValue(MAX_LIMIT, limitMessage),
+    ),
+  ),
+};
+
+/** A key in the path. @throws validation_failed */
+export function keyParam(c: Context, name: string): string {
+  const text = c.req.param(name) ?? '';
+  if (isKey(text) && !textFlaw(text)) return text;
+  throw invalid([{ path: name, message: 'must be 1 to 255 characters without "/" and control characters' }]);
+}
+
+/** An address in the path. @throws validation_failed */
+export function addressParam(c: Context, name = 'email'): Address {
+  return readAddress(c.req.param(name) ?? '', name);
+}
+
+/** @throws validation_failed */
+export function readAddress(text: string, path: string): Address {
+  const parsed = parseAddress(text);
+  if (typeof parsed === 'string') throw invalid([{ path, message: parsed }]);
+  return parsed;
+}
+
+/** An id in the path; what is no UUID names nothing. @throws not_found */
+export function idParam(c: Context, what: string): string {
+  const text = c.req.param('id') ?? '';
+  if (v.is(v.pipe(v.string(), v.uuid()), text)) return text.toLowerCase();
+  throw notFound(what);
+}

@@ -1,0 +1,43 @@
+// /api/recipient-lists/{key}/send and /api/sends
+import { Hono } from 'hono';
+import * as v from 'valibot';
+import { SEND_STATES } from '../database/schema.ts';
+import { SendInput, triggerSend } from '../sends/create.ts';
+import { getSend, getSendByKey, listSends } from '../sends/sends.ts';
+import type { ApiEnv, Services } from './app.ts';
+import { idParam, keyParam, MIB, PAGE_QUERY, readJson, readQuery } from './request.ts';
+
+export function sends({ db, templates }: Services) {
+  const app = new Hono<ApiEnv>();
+
+  app.post('/recipient-lists/:key/send', async (c) => {
+    const key = keyParam(c, 'key');
+    const input = await readJson(c, SendInput, 32 * MIB);
+    const { send_id, replayed } = await triggerSend(db, templates, c.var.client, key, input);
+    const send = await getSend(db, c.var.client.id, send_id);
+    c.header('location', `/api/sends/${send_id}`);
+    return c.json({ send, replayed }, replayed ? 200 : 202);
+  });
+
+  app.get('/sends', async (c) => {
+    const { list_key, state, ...request } = readQuery(c, {
+      ...PAGE_QUERY,
+      list_key: v.optional(v.string()),
+      state: v.optional(v.picklist(SEND_STATES, `must be one of ${SEND_STATES.join(', ')}`)),
+    });
+    const page = await listSends(db, c.var.client.id, { list_key, state }, request);
+    return c.json({ sends: page.rows, next_cursor: page.next_cursor });
+  });
+
+  app.get('/sends/by-key/:send_key', async (c) => {
+    const send = await getSendByKey(db, c.var.client.id, c.req.param('send_key'));
+    return c.json({ send });
+  });
+
+  app.get('/sends/:id', async (c) => {
+    const send = await getSend(db, c.var.client.id, idParam(c, 'The send'));
+    return c.json({ send });
+  });
+
+  return app;
+}

@@ -1,0 +1,141 @@
+// The claim: queued → sending, committed before a byte goes to a mail server. One statement asks
+// again whether the member may be mailed, so a bounce or an unsubscribe that arrived since the
+// message was made wins, and it needs the worker's own row to be running: a worker that was
+// declared dead can take nothing any more, however late it wakes.
+import { sql, type RawBuilder } from 'kysely';
+import type { Database } from '../database/connect.ts';
+import type { JsonObject } from '../database/schema.ts';
+import type { ChunkRef } from '../queue.ts';
+import { eligibility, type SendRules } from '../recipients/eligibility.ts';
+
+/** A message in hand, with what it takes to compose it. */
+export interface ClaimedMessage {
+  id: string;
+  email_given: string;
+  name: string | null;
+  context: JsonObject;
+  /** Tries before this one. */
+  attempts: number;
+  /** Since the message was made, in seconds of database time. */
+  age_seconds: number;
+  /** When it was handed over, in database time. */
+  claimed_at: Date;
+}
+
+export interface Chunk extends ChunkRef {
+  first_position: number;
+  last_position: number;
+}
+
+/**
+ * Takes the chunk for this worker. Undefined where it is not to be delivered now: completed, not
+ * prepared, held by another delivery, its send not sending, or the worker stopped.
+ */
+export async function leaseChunk(db: Database, worker: number, ref: ChunkRef): Promise<Chunk | undefined> {
+  const { rows } = await sql<Chunk>`
+    update send_chunks k set leased_by = ${worker}, next_attempt_at = null
+    where k.client_id = ${ref.client_id} and k.send_id = ${ref.send_id} and k.chunk_no = ${ref.chunk_no}
+      and k.leased_by is null and k.prepared_at is not null and k.completed_at is null
+      and exists (
+        select from sends s
+        where s.client_id = k.client_id and s.id = k.send_id and s.state = 'sending')
+      and exists (select from workers w where w.id = ${worker} and w.stopped_at is null)
+    returning client_id, send_id, chunk_no, first_position, last_position
+  `.execute(db);
+  return rows[0];
+}
+
+/**
+ * Claims up to `limit` due messages of a leased chunk, in order of position. Members that may not be
+ * mailed any more become skipped in the same statement and are not returned.
+ */
+export async function claimFromChunk(
+  db: Database,
+  worker: number,
+  chunk: Chunk,
+  rules: SendRules,
+  limit: number,
+): Promise<{ claimed: ClaimedMessage[]; skipped: number }> {
+  const { joins, reason } = eligibility(rules, sql`due.source_object_key`);
+  const { rows } = await sql<ClaimedMessage & { state: string }>`
+    with fence as materialized (
+      select from workers where id = ${worker} and stopped_at is null for share
+    ),
+    chunk as materialized (
+      select from send_chunks
+      where client_id = ${chunk.client_id} and send_id = ${chunk.send_id} and chunk_no = ${chunk.chunk_no}
+        and leased_by = ${worker} and exists (select from fence)
+      for no key update
+    ),
+    due as materialized (
+      select m.id, m.contact_id, m.source_object_key
+      from messages m
+      where m.client_id = ${chunk.client_id} and m.send_id = ${chunk.send_id}
+        and m.position between ${chunk.first_position} and ${chunk.last_position}
+        and m.state = 'queued' and m.next_attempt_at <= now()
+        and exists (select from chunk)
+        and exists (
+          select from sends s
+          where s.client_id = ${chunk.client_id} and s.id = ${chunk.send_id} and s.state = 'sending')
+      order by m.position
+      limit ${limit}
+      for update of m skip locked
+    ),
+    judged as (
+      select due.id, c.email_given, c.name, ${reason} as reason
+      from due
+      join contacts c on c.client_id = ${chunk.client_id} and c.id = due.contact_id
+      ${joins}
+    ),
+    claimed as (
+      update messages m set
+        state = case when j.reason is null then 'sending' else 'skipped' end,
+        reason = j.reason,
+        claimed_by = case when j.reason is null then ${worker}::bigint end,
+        claimed_at = case when j.reason is null then now() end,
+        settled_at = case when j.reason is not null then now() end
+      from judged j
+      where m.client_id = ${chunk.client_id} and m.id = j.id
+      returning m.id, m.state, m.reason, m.position, m.attempts, m.created_at, m.claimed_at,
+        j.email_given, j.name
+    ),
+    tallied as (
+      ${tallySkips(chunk, sql`claimed`)}
+    )
+    select c.id, c.state, c.email_given, coalesce(r.name, c.name) as name,
+      coalesce(r.context, '{}') as context, c.attempts, c.claimed_at,
+      extract(epoch from now() - c.created_at)::float8 as age_seconds
+    from claimed c
+    join send_recipients r
+      on r.client_id = ${chunk.client_id} and r.send_id = ${chunk.send_id} and r.position = c.position
+    order by c.position
+  `.execute(db);
+  const claimed = rows.filter((row) => row.state === 'sending');
+  return { claimed, skipped: rows.length - claimed.length };
+}
+
+const SKIP_REASONS = [
+  'hard_bounce',
+  'complaint',
+  'suppressed',
+  'unsubscribed',
+  'consent_pending',
+  'cancelled',
+  'expired',
+] as const;
+
+/** Adds skipped rows of `settled` (a CTE with state and reason) to the chunk's tallies. */
+export function tallySkips(chunk: ChunkRef, settled: RawBuilder<unknown>): RawBuilder<unknown> {
+  const column = (reason: string) => sql.ref(`skipped_${reason}`);
+  const sums = SKIP_REASONS.map((reason) => sql`${column(reason)} = k.${column(reason)} + t.${sql.ref(reason)}`);
+  const counts = SKIP_REASONS.map(
+    (reason) => sql`count(*) filter (where reason = ${sql.lit(reason)}) as ${sql.ref(reason)}`,
+  );
+  return sql`
+    update send_chunks k set ${sql.join(sums)}
+    from (
+      select ${sql.join(counts)} from ${settled}
+      where state = 'skipped' having count(*) > 0
+    ) t
+    where k.client_id = ${chunk.client_id} and k.send_id = ${chunk.send_id} and k.chunk_no = ${chunk.chunk_no}`;
+}

@@ -1,0 +1,136 @@
+// Task deliver_chunk: claim → render → SMTP → record, until nothing in the chunk is due. A claim takes
+// no more messages than there are free mail connections, so what a crash leaves unknown is bounded
+// by them. No transaction is open while a mail server is talked to.
+import { sql } from 'kysely';
+import type { ChunkRef } from '../queue.ts';
+import { settleChunk } from '../sends/complete.ts';
+import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
+import { outcomeFor, type Outcome } from '../smtp/signal.ts';
+import { envelopeAddress } from '../recipients/address.ts';
+import type { Template } from '../templates/registry.ts';
+import { renderTemplate } from '../templates/render.ts';
+import { claimFromChunk, leaseChunk, type Chunk, type ClaimedMessage } from './claim.ts';
+import { scheduleRetry, type Delivery } from './delivery.ts';
+import type { JsonObject } from '../database/schema.ts';
+
+/** Messages of one claim at most: more would only wait for the next free connection. */
+const MOST_PER_CLAIM = 25;
+/** How long a chunk waits for a worker that has its template's version. */
+const TEMPLATE_WAIT_SECONDS = 60;
+
+/** The frozen part of a send that its messages are made of. */
+interface FrozenSend {
+  client_key: string;
+  list_id: number;
+  list_key: string;
+  list_name: string | null;
+  requires_consent: boolean;
+  template_key: string;
+  template_version: string;
+  sender_email: string;
+  sender_name: string | null;
+  sender_reply_to: string | null;
+  shared_context: JsonObject;
+}
+
+export async function deliverChunk(delivery: Delivery, ref: ChunkRef): Promise<void> {
+  const send = await readFrozenSend(delivery, ref);
+  const template = send && delivery.templates.get(send.template_key);
+  if (!send) return;
+  if (template?.version !== send.template_version) return waitForTemplate(delivery, ref, send);
+  const chunk = await leaseChunk(delivery.db, delivery.worker, ref);
+  if (!chunk) return;
+  await deliverDue(delivery, chunk, send, template);
+  await delivery.db.transaction().execute((trx) => settleChunk(trx, chunk));
+}
+
+async function readFrozenSend({ db }: Delivery, ref: ChunkRef): Promise<FrozenSend | undefined> {
+  return db
+    .selectFrom('sends as s')
+    .innerJoin('clients as c', 'c.id', 's.client_id')
+    .innerJoin('recipient_lists as l', (join) =>
+      join.onRef('l.client_id', '=', 's.client_id').onRef('l.id', '=', 's.list_id'),
+    )
+    .select(['c.key as client_key', 'l.name as list_name', 's.list_id', 's.list_key'])
+    .select(['s.requires_consent', 's.template_key', 's.template_version', 's.shared_context'])
+    .select(['s.sender_email', 's.sender_name', 's.sender_reply_to'])
+    .where('s.client_id', '=', ref.client_id)
+    .where('s.id', '=', ref.send_id)
+    .executeTakeFirst();
+}
+
+/** A deployment is under way, or the template was changed: its mail must not change halfway. */
+async function waitForTemplate({ db, log }: Delivery, ref: ChunkRef, send: FrozenSend): Promise<void> {
+  log.warn(
+    { send_id: ref.send_id, template_key: send.template_key, template_version: send.template_version },
+    'this worker does not have the template version of the send; its mail stays queued',
+  );
+  await sql`
+    update send_chunks set next_attempt_at = now() + make_interval(secs => ${TEMPLATE_WAIT_SECONDS})
+    where client_id = ${ref.client_id} and send_id = ${ref.send_id} and chunk_no = ${ref.chunk_no}
+      and leased_by is null and completed_at is null
+  `.execute(db);
+}
+
+async function deliverDue(
+  delivery: Delivery,
+  chunk: Chunk,
+  send: FrozenSend,
+  template: Template,
+): Promise<void> {
+  const { bulk, db, worker, stopping } = delivery;
+  const inHand = new Set<Promise<void>>();
+  while (!stopping.aborted) {
+    const places = await bulk.reserve(MOST_PER_CLAIM);
+    if (places === 0) break;
+    const { claimed, skipped } = await claimFromChunk(db, worker, chunk, send, places).catch((error) => {
+      bulk.release(places);
+      throw error;
+    });
+    bulk.release(places - claimed.length);
+    for (const message of claimed) {
+      const done = deliverMessage(delivery, chunk, send, template, message).finally(() => inHand.delete(done));
+      inHand.add(done);
+    }
+    if (claimed.length + skipped < places) break; // nothing more is due
+  }
+  await Promise.all(inHand);
+}
+
+async function deliverMessage(
+  delivery: Delivery,
+  chunk: Chunk,
+  send: FrozenSend,
+  template: Template,
+  message: ClaimedMessage,
+): Promise<void> {
+  const tried = await attempt(delivery, send, template, message).finally(() => delivery.bulk.release(1));
+  const scheduled = scheduleRetry(tried, delivery.retry, message, { urgent: false, seed: chunk.chunk_no });
+  await delivery.recorder.record({ chunk, message_id: message.id, ...scheduled });
+}
+
+async function attempt(
+  { bulk, log }: Delivery,
+  send: FrozenSend,
+  template: Template,
+  message: ClaimedMessage,
+): Promise<Outcome> {
+  let raw: Buffer;
+  try {
+    raw = await compose({
+      messageId: messageIdOf(message.id, send.sender_email),
+      date: message.claimed_at,
+      from: { name: send.sender_name, address: send.sender_email },
+      replyTo: send.sender_reply_to,
+      to: [{ name: message.name, address: message.email_given }],
+      content: await renderTemplate(template, { shared: send.shared_context, recipient: message.context }),
+      listId: listIdOf(send.list_key, send.client_key, send.sender_email),
+    });
+  } catch (error) {
+    log.error({ message_id: message.id, template_key: template.key, error: (error as Error).message }, 'not rendered');
+    return { kind: 'failed', reason: 'render_failed', reply: 'the template could not be rendered', suppress: false };
+  }
+  const to = envelopeAddress(message.email_given);
+  const signal = await bulk.send({ from: envelopeAddress(send.sender_email), to: [to] }, raw);
+  return outcomeFor(signal, to);
+}

@@ -1,0 +1,101 @@
+// What graphile-worker is asked to do: task names, payloads, lanes, and enqueueing inside our own
+// transactions. A job is only a wake-up: each task looks at the rows and does what is left, so a
+// job that runs twice, late or never costs time, not correctness (reconcile adds what is missing).
+import { sql, type RawBuilder } from 'kysely';
+import type { Trx } from './database/connect.ts';
+
+export interface SendRef {
+  client_id: number;
+  send_id: string;
+}
+
+export interface ChunkRef extends SendRef {
+  chunk_no: number;
+}
+
+export interface MessageRef {
+  client_id: number;
+  message_id: string;
+}
+
+export interface TaskPayloads {
+  expand_send: SendRef;
+  prepare_chunk: ChunkRef;
+  deliver_chunk: ChunkRef;
+  deliver_urgent: MessageRef;
+  wake_due: Record<string, never>;
+  reconcile: Record<string, never>;
+}
+
+export type TaskName = keyof TaskPayloads;
+
+/**
+ * Lanes are separate runners, each with its own slots, so that work of one kind never waits for
+ * another: with one runner an urgent mail waited 1.4 s behind bulk chunks, with its own 3 ms.
+ */
+export const LANES = {
+  urgent: ['deliver_urgent'],
+  prepare: ['expand_send', 'prepare_chunk'],
+  bulk: ['deliver_chunk'],
+  upkeep: ['wake_due', 'reconcile'],
+} as const satisfies Record<string, readonly TaskName[]>;
+
+export type Lane = keyof typeof LANES;
+export const LANE_NAMES = Object.keys(LANES) as Lane[];
+
+/** Under contention add_jobs can skip a row whose job is being locked; a second call replaces it. */
+const TRIES = 10;
+
+/** Wakes a task for one object; a waiting job with the same object is replaced, not doubled. */
+export async function enqueue<Task extends 'expand_send' | 'deliver_urgent'>(
+  trx: Trx,
+  task: Task,
+  payload: TaskPayloads[Task],
+): Promise<void> {
+  const key = `${task}:${Object.values(payload).join(':')}`;
+  for (let left = TRIES; left > 0; left--) {
+    const { rows } = await sql<{ id: number | null }>`
+      select (graphile_worker.add_job(${task}, payload => ${JSON.stringify(payload)}::json, job_key => ${key})).id
+    `.execute(trx);
+    if (rows[0]?.id != null) return;
+  }
+  throw new Error(`job ${key} could not be added`);
+}
+
+/**
+ * Wakes a task for many chunks in one statement: 2,000 take about 60 ms. `chunks` selects client_id,
+ * send_id, chunk_no. A later chunk gets a worse priority, by log2 of its number: a send of ten
+ * members is not stuck behind a million-member one, and every send's first chunks come first.
+ */
+export async function enqueueChunks(
+  trx: Trx,
+  task: 'prepare_chunk' | 'deliver_chunk',
+  chunks: RawBuilder<unknown>,
+): Promise<void> {
+  for (let left = TRIES, wanted = chunks; left > 0; left--) {
+    const { rows: skipped } = await sql<ChunkRef>`
+      with chunk as materialized (
+        select client_id, send_id, chunk_no,
+          ${task} || ':' || client_id || ':' || send_id || ':' || chunk_no as key
+        from (${wanted}) wanted
+      ),
+      spec as (
+        select array_agg(row(
+          ${task}::text,
+          json_build_object('client_id', client_id, 'send_id', send_id, 'chunk_no', chunk_no),
+          null, null, null, key, (10 + floor(log(2, chunk_no)))::smallint, null
+        )::graphile_worker.job_spec) as specs
+        from chunk
+      ),
+      added as materialized (
+        select job.key from spec, graphile_worker.add_jobs(spec.specs) job where spec.specs is not null
+      )
+      select client_id, send_id, chunk_no from chunk where key not in (select key from added)
+    `.execute(trx);
+    if (skipped.length === 0) return;
+    wanted = sql`
+      select client_id, send_id, chunk_no from jsonb_to_recordset(${JSON.stringify(skipped)}::jsonb)
+        as skipped(client_id integer, send_id uuid, chunk_no integer)`;
+  }
+  throw new Error(`some ${task} jobs could not be added`);
+}

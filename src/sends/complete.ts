@@ -1,0 +1,44 @@
+// The end of a delivery round of a chunk: gives the lease back, and either notes when the chunk is
+// due again or closes it. The send's open_chunks goes down with each chunk that closes; at 0 the
+// send is completed. Lock order: send, chunk.
+import { sql } from 'kysely';
+import type { Trx } from '../database/connect.ts';
+import type { ChunkRef } from '../queue.ts';
+
+/** Repeatable; does nothing to a chunk that is completed. */
+export async function settleChunk(trx: Trx, { client_id, send_id, chunk_no }: ChunkRef): Promise<void> {
+  await trx
+    .selectFrom('sends')
+    .select('id')
+    .where('client_id', '=', client_id)
+    .where('id', '=', send_id)
+    .forNoKeyUpdate()
+    .execute();
+  const { rows } = await sql<{ closed: boolean }>`
+    update send_chunks k set
+      leased_by = null,
+      completed_at = case when q.queued = 0 then now() end,
+      next_attempt_at = case when q.queued > 0 then (
+        select coalesce(min(m.next_attempt_at), now()) from messages m
+        where m.client_id = k.client_id and m.send_id = k.send_id
+          and m.position between k.first_position and k.last_position and m.state = 'queued'
+      ) end
+    from (
+      select last_position - first_position + 1 - sent - failed - skipped - unknown as queued
+      from send_chunks
+      where client_id = ${client_id} and send_id = ${send_id} and chunk_no = ${chunk_no}
+        and completed_at is null and prepared_at is not null
+      for no key update
+    ) q
+    where k.client_id = ${client_id} and k.send_id = ${send_id} and k.chunk_no = ${chunk_no}
+    returning q.queued = 0 as closed
+  `.execute(trx);
+  if (!rows[0]?.closed) return;
+  await sql`
+    update sends set
+      open_chunks = open_chunks - 1,
+      completed_at = case when open_chunks = 1 then now() end,
+      state = case when open_chunks = 1 and state <> 'cancelled' then 'completed' else state end
+    where client_id = ${client_id} and id = ${send_id}
+  `.execute(trx);
+}

@@ -1,0 +1,83 @@
+// The templates of emails/: found by file name, loaded once at start, never changed while running.
+// A template's version is a hash of its source and of every file it imports from emails/, so a send
+// accepted under one version is not finished under another without anybody noticing.
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import * as v from 'valibot';
+import { DomainError, type FieldError } from '../errors.ts';
+import type { JsonObject } from '../database/schema.ts';
+import { issuesToErrors } from '../fields.ts';
+import type { ContextSchema, TemplateDefinition } from './define.ts';
+
+export interface Template extends TemplateDefinition {
+  key: string;
+  version: string;
+}
+
+export type Templates = ReadonlyMap<string, Template>;
+
+// Beside this file in the source tree and in the built one alike.
+const FOLDER = path.resolve(import.meta.dirname, '../../emails');
+const EXTENSION = import.meta.url.endsWith('.ts') ? '.tsx' : '.js';
+
+/** Loads every emails/<key>.tsx. @throws where a file exports no template or its sample misfits */
+export async function loadTemplates(folder = FOLDER): Promise<Templates> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith(EXTENSION)).sort();
+  const templates = await Promise.all(
+    names.map((name) => loadTemplate(path.join(folder, name), name.slice(0, -EXTENSION.length))),
+  );
+  return new Map(templates.map((template) => [template.key, template]));
+}
+
+async function loadTemplate(file: string, key: string): Promise<Template> {
+  const module = (await import(pathToFileURL(file).href)) as { template?: TemplateDefinition };
+  if (!module.template) throw new Error(`emails/${path.basename(file)} does not export "template"`);
+  const template = { ...module.template, key, version: await versionOf(file) };
+  const errors = [
+    ...contextErrors(template.sharedSchema, template.sample.shared, 'sample.shared'),
+    ...contextErrors(template.recipientSchema, template.sample.recipient, 'sample.recipient'),
+  ];
+  if (errors.length > 0) throw new Error(`emails/${key}: ${errors[0]!.path} ${errors[0]!.message}`);
+  return template;
+}
+
+async function versionOf(file: string): Promise<string> {
+  const hash = createHash('sha256');
+  for (const [name, text] of [...(await sourcesOf(file))].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    hash.update(`${path.basename(name)}\0${text}\0`);
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+/** The file and what it imports by relative path, transitively, as far as it lies beside or below. */
+async function sourcesOf(file: string, found = new Map<string, string>()): Promise<Map<string, string>> {
+  if (found.has(file)) return found;
+  const text = await readFile(file, 'utf8');
+  found.set(file, text);
+  for (const [, specifier] of text.matchAll(/from\s*['"](\.[^'"]+)['"]/gu)) {
+    const imported = path.resolve(path.dirname(file), specifier!);
+    if (imported.startsWith(FOLDER + path.sep)) await sourcesOf(imported, found);
+  }
+  return found;
+}
+
+/** @throws template_not_found */
+export function requireTemplate(templates: Templates, key: string): Template {
+  const template = templates.get(key);
+  if (template) return template;
+  throw new DomainError('template_not_found', `The template "${key}" does not exist.`);
+}
+
+/** What does not fit, each with its path below `at`; empty where the context fits. */
+export function contextErrors(schema: ContextSchema, context: unknown, at: string): FieldError[] {
+  const parsed = v.safeParse(schema, context);
+  return parsed.success ? [] : issuesToErrors(parsed.issues, at);
+}
+
+/** A context as the template takes it, once it is known to fit. */
+export interface Contexts {
+  shared: JsonObject;
+  recipient: JsonObject;
+}
