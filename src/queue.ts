@@ -2,21 +2,20 @@
 // transactions. A job is only a wake-up: each task looks at the rows and does what is left, so a
 // job that runs twice, late or never costs time, not correctness (reconcile adds what is missing).
 import { sql, type RawBuilder } from 'kysely';
+import * as v from 'valibot';
 import type { Trx } from './database/connect.ts';
 
-export interface SendRef {
-  client_id: number;
-  send_id: string;
-}
+const clientId = v.pipe(v.number(), v.integer());
+const uuid = v.pipe(v.string(), v.uuid());
 
-export interface ChunkRef extends SendRef {
-  chunk_no: number;
-}
+export const SendRef = v.object({ client_id: clientId, send_id: uuid });
+export type SendRef = v.InferOutput<typeof SendRef>;
 
-export interface MessageRef {
-  client_id: number;
-  message_id: string;
-}
+export const ChunkRef = v.object({ ...SendRef.entries, chunk_no: v.pipe(v.number(), v.integer()) });
+export type ChunkRef = v.InferOutput<typeof ChunkRef>;
+
+export const MessageRef = v.object({ client_id: clientId, message_id: uuid });
+export type MessageRef = v.InferOutput<typeof MessageRef>;
 
 export interface TaskPayloads {
   expand_send: SendRef;

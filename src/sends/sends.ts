@@ -73,3 +73,15 @@ export function listSends(
     return rows;
   });
 }
+
+/** For the command line, which may look at every client's sends. @throws not_found */
+export async function findSendById(db: Database, id: string): Promise<{ client_id: number; send_id: string }> {
+  if (!v.is(v.pipe(v.string(), v.uuid()), id)) throw notFound(`The send "${id}"`);
+  const found = await db
+    .selectFrom('sends')
+    .select(['client_id', 'id as send_id'])
+    .where('id', '=', id)
+    .executeTakeFirst();
+  if (!found) throw notFound(`The send "${id}"`);
+  return found;
+}

@@ -11,7 +11,11 @@ export interface Rendered {
 
 const HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6'];
 const TEXT_OPTIONS = {
-  selectors: HEADINGS.map((selector) => ({ selector, options: { uppercase: false } })),
+  selectors: [
+    ...HEADINGS.map((selector) => ({ selector, options: { uppercase: false } })),
+    // RFC 3986, appendix C: a URL in text stands in angle brackets, so that it ends where it ends.
+    { selector: 'a', options: { linkBrackets: ['<', '>'] as [string, string], hideLinkHrefIfSameAsText: true } },
+  ],
 };
 
 /** The contexts must fit the template's schemas. Pure: the same contexts give the same mail. */

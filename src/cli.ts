@@ -1,0 +1,153 @@
+#!/usr/bin/env node
+// The command line: one function of the program per command. Exit codes: 0 done, 1 failed, 2 wrong
+// usage. Results go to stdout, logs and errors to stderr.
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { ConfigError, readConfig, requireDatabaseUrl } from './config.ts';
+import { createApiKey, listApiKeys, revokeApiKey } from './clients/api-keys.ts';
+import { createClient, findClient } from './clients/clients.ts';
+import { connect, type Connection } from './database/connect.ts';
+import { EmbeddedPostgresError } from './database/embedded-binaries.ts';
+import { isUnavailable } from './database/failures.ts';
+import { migrate } from './database/migrate.ts';
+import { DomainError } from './errors.ts';
+import { createLogger } from './log.ts';
+import { LANE_NAMES, type Lane } from './queue.ts';
+import { VERSION } from './root.ts';
+import { findSendById, getSend } from './sends/sends.ts';
+import { countsLine, watchSend } from './commands/progress.ts';
+
+const program = new Command('rosterpost')
+  .description('Self-hosted email sender: one call mails a whole list.')
+  .version(VERSION)
+  .showHelpAfterError('(--help shows what can be given)')
+  .exitOverride();
+
+program
+  .command('dev')
+  .description('everything on this machine: database, mail server with inbox, API and worker')
+  .action(async () => (await import('./commands/dev.ts')).dev());
+
+program
+  .command('demo')
+  .description('sends a list of 1,000 members to a local mail server, and ends')
+  .action(async () => (await import('./commands/demo.ts')).demo());
+
+program
+  .command('serve')
+  .description('the API')
+  .option('--with-worker', 'and a worker in the same process', false)
+  .action(async (options: { withWorker: boolean }) => (await import('./commands/serve.ts')).serve(options));
+
+program
+  .command('work')
+  .description('a worker')
+  .option('--lanes <names>', `only these lanes, of ${LANE_NAMES.join(', ')}`, readLanes)
+  .action(async (options: { lanes?: Lane[] }) => (await import('./commands/work.ts')).work(options));
+
+program
+  .command('migrate')
+  .description('brings the database up to date; safe to run twice at once')
+  .action(() =>
+    withDatabase(async (connection) => {
+      const applied = await migrate(connection);
+      print(applied.length === 0 ? 'The database is up to date.' : `Applied ${applied.join(', ')}.`);
+    }),
+  );
+
+const client = program.command('client').description('clients (tenants)');
+client
+  .command('create <key>')
+  .description('makes a client')
+  .option('--name <name>', 'name for people')
+  .action((key: string, { name }: { name?: string }) =>
+    withDatabase(async ({ db }) => {
+      await db.transaction().execute((trx) => createClient(trx, key, name));
+      print(`Client "${key}" created. Next: rosterpost key create ${key}`);
+    }),
+  );
+
+const key = program.command('key').description('API keys');
+key
+  .command('create <client>')
+  .description('makes a key and prints it, once')
+  .option('--name <name>', 'what the key is for')
+  .action((clientKey: string, { name }: { name?: string }) =>
+    withDatabase(async ({ db }) => {
+      const owner = await findClient(db, clientKey);
+      print(await db.transaction().execute((trx) => createApiKey(trx, owner, name)));
+    }),
+  );
+key
+  .command('list')
+  .description('all keys, by their prefix')
+  .action(() =>
+    withDatabase(async ({ db }) => {
+      for (const one of await listApiKeys(db)) {
+        const used = one.last_used_at ? `used ${one.last_used_at.toISOString()}` : 'never used';
+        const state = one.revoked_at ? `revoked ${one.revoked_at.toISOString()}` : 'live';
+        print([one.prefix, one.client_key, one.name || '-', state, used].join('\t'));
+      }
+    }),
+  );
+key
+  .command('revoke <prefix>')
+  .description('refuses a key from now on')
+  .action((prefix: string) =>
+    withDatabase(async ({ db }) => {
+      await db.transaction().execute((trx) => revokeApiKey(trx, prefix));
+      print('Revoked.');
+    }),
+  );
+
+const send = program.command('send').description('sends');
+send
+  .command('watch <id>')
+  .description('live progress of a send')
+  .action((id: string) =>
+    withDatabase(async ({ db }) => {
+      const { client_id, send_id } = await findSendById(db, id);
+      const done = await watchSend(() => getSend(db, client_id, send_id));
+      print(`${done.state}: ${countsLine(done.counts)}`);
+    }),
+  );
+
+function readLanes(text: string): Lane[] {
+  const lanes = text.split(',').map((name) => name.trim());
+  const unknown = lanes.find((name) => !LANE_NAMES.includes(name as Lane));
+  if (unknown !== undefined) {
+    throw new InvalidArgumentError(`"${unknown}" is no lane; the lanes are ${LANE_NAMES.join(', ')}.`);
+  }
+  return lanes as Lane[];
+}
+
+async function withDatabase(action: (connection: Connection) => Promise<void>): Promise<void> {
+  const config = readConfig();
+  const log = createLogger(config.logLevel);
+  const connection = connect({ url: requireDatabaseUrl(config), log, max: 3, applicationName: 'rosterpost cli' });
+  try {
+    await action(connection);
+  } finally {
+    await connection.close();
+  }
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function explain(error: unknown): string {
+  const expected =
+    error instanceof DomainError || error instanceof ConfigError || error instanceof EmbeddedPostgresError;
+  if (expected) return error.message;
+  if (isUnavailable(error)) return `The database cannot be reached: ${String((error as Error).message || (error as { code?: string }).code)}`;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+try {
+  await program.parseAsync();
+  process.exit(0);
+} catch (error) {
+  if (error instanceof CommanderError) process.exit(error.exitCode === 0 ? 0 : 2);
+  process.stderr.write(`${explain(error)}\n`);
+  process.exit(1);
+}

@@ -1,0 +1,99 @@
+// Command dev: everything on one machine, for trying out and developing. Brings what is not given:
+// an embedded PostgreSQL without DATABASE_URL, a local mail server with an inbox without SMTP_URL.
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { Hono } from 'hono';
+import { authenticate, createApiKey } from '../clients/api-keys.ts';
+import { createClient, findClient, type Client } from '../clients/clients.ts';
+import { putSender } from '../clients/senders.ts';
+import { readConfig } from '../config.ts';
+import { connect, type Database } from '../database/connect.ts';
+import { startEmbedded } from '../database/embedded.ts';
+import { migrate } from '../database/migrate.ts';
+import { DomainError } from '../errors.ts';
+import { createApp } from '../http/app.ts';
+import { inbox } from '../http/inbox.ts';
+import { createLogger } from '../log.ts';
+import { startSink } from '../smtp/sink.ts';
+import { loadTemplates } from '../templates/registry.ts';
+import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
+import { startListening } from './serve.ts';
+import { untilSignal } from './signals.ts';
+
+const CLIENT_KEY = 'demo';
+
+export async function dev(): Promise<void> {
+  const config = readConfig();
+  const log = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel);
+  const embedded = config.databaseUrl ? undefined : await startEmbedded({ folder: config.dataDir });
+  const sink = config.smtpUrl ? undefined : await startSink();
+  const url = config.databaseUrl ?? embedded!.url;
+  const connection = connect({ url, log, max: 10 + WORKER_CONNECTIONS, applicationName: 'rosterpost dev' });
+  await migrate(connection);
+  const client = await prepareDemoClient(connection.db);
+  const key = await keepKey(connection.db, client, path.join(config.dataDir, 'dev-api-key'));
+  const templates = await loadTemplates();
+  const app = new Hono();
+  if (sink) app.route('/inbox', inbox(sink));
+  app.route('/', createApp({ db: connection.db, log, templates }));
+  const listening = await startListening(app, config);
+  const worker = await startWorker({ connection, log, templates, smtpUrl: config.smtpUrl ?? sink!.url });
+  process.stdout.write(welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }));
+  try {
+    await untilSignal(worker.ended);
+  } finally {
+    await Promise.all([listening.close(), worker.stop()]);
+    await Promise.all([connection.close(), sink?.close()]);
+    await embedded?.stop();
+  }
+}
+
+/** The client `demo` with the default sender `courses`. Repeatable. */
+export async function prepareDemoClient(db: Database): Promise<Client> {
+  return db.transaction().execute(async (trx) => {
+    const client = await findClient(trx, CLIENT_KEY).catch((error: unknown) => {
+      if (error instanceof DomainError && error.code === 'not_found') return createClient(trx, CLIENT_KEY, 'Demo');
+      throw error;
+    });
+    const sender = await trx.selectFrom('senders').select('id').where('client_id', '=', client.id).execute();
+    if (sender.length === 0) {
+      const given = 'courses@courses.example';
+      await putSender(trx, client.id, 'courses', { email: { email: given, given }, name: 'Courses' });
+    }
+    return client;
+  });
+}
+
+/** The key of an earlier run as long as it works, else a new one; readable by the owner only. */
+async function keepKey(db: Database, client: Client, file: string): Promise<string> {
+  const kept = (await readFile(file, 'utf8').catch(() => '')).trim();
+  if ((await authenticate(db, kept))?.id === client.id) return kept;
+  const key = await db.transaction().execute((trx) => createApiKey(trx, client, 'dev'));
+  await mkdir(path.dirname(file), { recursive: true });
+  await writeFile(file, `${key}\n`, { mode: 0o600 });
+  await chmod(file, 0o600);
+  return key;
+}
+
+function welcome(at: { api: string; key: string; database: string; inbox: string | undefined }): string {
+  const auth = `-H "Authorization: Bearer ${at.key}"`;
+  return `
+  Rosterpost is running. Stop it with Ctrl-C.
+
+    API        ${at.api}
+    API key    ${at.key}
+    Database   ${at.database}
+    Inbox      ${at.inbox ?? '(SMTP_URL is set: mail leaves this machine)'}
+
+  One call a member, one call to mail them all:
+
+    curl -X PUT ${at.api}/api/recipient-lists/my-list/members/1 ${auth} \\
+      -H "Content-Type: application/json" -d '{"email": "ada@example.com", "name": "Ada"}'
+
+    curl -X POST ${at.api}/api/recipient-lists/my-list/send ${auth} \\
+      -H "Content-Type: application/json" -d '{"send_key": "first", "template_key": "homework-score-published",
+      "shared_context": {"course_title": "ML Zoomcamp", "homework_title": "Homework 1"},
+      "recipient_context": {"1": {"name": "Ada", "score": 7, "max_score": 8}}}'
+
+`;
+}

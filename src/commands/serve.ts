@@ -1,0 +1,72 @@
+// Command serve: the API, and the worker beside it where asked. Also what dev and demo start.
+import { serve as listen, type ServerType } from '@hono/node-server';
+import type { AddressInfo } from 'node:net';
+import type { Hono } from 'hono';
+import { readConfig, requireDatabaseUrl, requireSmtpUrl } from '../config.ts';
+import { connect, type Connection } from '../database/connect.ts';
+import { pendingMigrations } from '../database/migrate.ts';
+import { createApp } from '../http/app.ts';
+import { createLogger, type Logger } from '../log.ts';
+import { loadTemplates } from '../templates/registry.ts';
+import { startWorker, WORKER_CONNECTIONS, type Worker } from '../worker/worker.ts';
+import { untilSignal } from './signals.ts';
+
+/** Connections of the API's pool. */
+const API_CONNECTIONS = 10;
+
+export interface Listening {
+  /** http://host:port, with the port that was bound. */
+  url: string;
+  /** Finishes the requests that are under way. */
+  close(): Promise<void>;
+}
+
+export async function serve({ withWorker }: { withWorker: boolean }): Promise<void> {
+  const config = readConfig();
+  const log = createLogger(config.logLevel);
+  const url = requireDatabaseUrl(config);
+  const smtpUrl = withWorker ? requireSmtpUrl(config) : undefined;
+  const templates = await loadTemplates();
+  const connection = connect({ url, log, max: API_CONNECTIONS, applicationName: 'rosterpost api' });
+  await warnWhereNotMigrated(connection, log);
+  const listening = await startListening(createApp({ db: connection.db, log, templates }), config);
+  log.info({ url: listening.url }, 'api started');
+  let worker: Worker | undefined;
+  let workerConnection: Connection | undefined;
+  if (smtpUrl) {
+    workerConnection = connect({ url, log, max: WORKER_CONNECTIONS, applicationName: 'rosterpost worker' });
+    worker = await startWorker({ connection: workerConnection, log, templates, smtpUrl });
+  }
+  await untilSignal(worker?.ended);
+  await Promise.all([listening.close(), worker?.stop()]);
+  await Promise.all([connection.close(), workerConnection?.close()]);
+}
+
+/** The API comes up either way: /readyz says what is missing, and a migration may be under way. */
+async function warnWhereNotMigrated({ db }: Connection, log: Logger): Promise<void> {
+  try {
+    const pending = await pendingMigrations(db);
+    if (pending.length > 0) log.warn({ pending }, 'the database is not migrated: run rosterpost migrate');
+  } catch (error) {
+    log.error({ error: (error as Error).message }, 'the database cannot be reached yet');
+  }
+}
+
+export async function startListening(
+  app: Pick<Hono, 'fetch'>,
+  { host, port }: { host: string; port: number },
+): Promise<Listening> {
+  const server = await new Promise<ServerType>((resolve, reject) => {
+    const starting = listen({ fetch: app.fetch, hostname: host, port }, () => resolve(starting));
+    starting.once('error', reject);
+  });
+  const bound = (server.address() as AddressInfo).port;
+  return {
+    url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        if ('closeIdleConnections' in server) server.closeIdleConnections();
+      }),
+  };
+}

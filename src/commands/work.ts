@@ -1,0 +1,20 @@
+// Command work: a worker without the API.
+import { readConfig, requireDatabaseUrl, requireSmtpUrl } from '../config.ts';
+import { connect } from '../database/connect.ts';
+import { createLogger } from '../log.ts';
+import { LANE_NAMES, type Lane } from '../queue.ts';
+import { loadTemplates } from '../templates/registry.ts';
+import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
+import { untilSignal } from './signals.ts';
+
+export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }): Promise<void> {
+  const config = readConfig();
+  const log = createLogger(config.logLevel);
+  const url = requireDatabaseUrl(config);
+  const smtpUrl = requireSmtpUrl(config);
+  const connection = connect({ url, log, max: WORKER_CONNECTIONS, applicationName: 'rosterpost worker' });
+  const worker = await startWorker({ connection, log, templates: await loadTemplates(), smtpUrl, lanes });
+  await untilSignal(worker.ended);
+  await worker.stop();
+  await connection.close();
+}

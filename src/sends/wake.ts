@@ -1,0 +1,122 @@
+// Puts jobs where work is due. wake_due runs every few seconds and adds what has a due time;
+// reconcile runs every minute and adds what has neither a job nor a due time, so a job that was
+// deleted, failed for good or never added costs a minute, not a mail.
+import { sql } from 'kysely';
+import type { Database } from '../database/connect.ts';
+import { enqueue, enqueueChunks, type ChunkRef, type MessageRef, type SendRef } from '../queue.ts';
+
+/** Of one pass: keeps the transaction short; the next pass comes in seconds. */
+const MOST_PER_PASS = 1000;
+
+/** @returns how many jobs were added */
+export async function wakeDue(db: Database): Promise<number> {
+  const chunks = await wakeChunks(db);
+  const singles = await wakeSingles(db);
+  return chunks + singles;
+}
+
+function wakeChunks(db: Database): Promise<number> {
+  return db.transaction().execute(async (trx) => {
+    // Locked sends and chunks are in somebody's hands: they are left for the next pass.
+    const { rows } = await sql<ChunkRef>`
+      with due as (
+        select k.client_id, k.send_id, k.chunk_no
+        from send_chunks k join sends s on s.client_id = k.client_id and s.id = k.send_id
+        where k.completed_at is null and k.next_attempt_at <= now() and k.leased_by is null
+          and s.state = 'sending'
+        order by k.next_attempt_at
+        limit ${MOST_PER_PASS}
+        for no key update of k skip locked
+      )
+      update send_chunks k set next_attempt_at = null
+      from due
+      where k.client_id = due.client_id and k.send_id = due.send_id and k.chunk_no = due.chunk_no
+      returning k.client_id, k.send_id, k.chunk_no
+    `.execute(trx);
+    if (rows.length > 0) await enqueueChunks(trx, 'deliver_chunk', chunkList(rows));
+    return rows.length;
+  });
+}
+
+function chunkList(rows: ChunkRef[]) {
+  return sql`
+    select client_id, send_id, chunk_no from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb)
+      as due(client_id integer, send_id uuid, chunk_no integer)`;
+}
+
+function wakeSingles(db: Database): Promise<number> {
+  return db.transaction().execute(async (trx) => {
+    const { rows } = await sql<MessageRef>`
+      with due as (
+        select client_id, message_id from single_emails
+        where next_attempt_at <= now() and claimed_by is null
+        order by next_attempt_at
+        limit ${MOST_PER_PASS}
+        for no key update skip locked
+      )
+      update single_emails e set next_attempt_at = null
+      from due where e.client_id = due.client_id and e.message_id = due.message_id
+      returning e.client_id, e.message_id
+    `.execute(trx);
+    for (const row of rows) await enqueue(trx, 'deliver_urgent', row);
+    return rows.length;
+  });
+}
+
+/** @returns how many jobs were added */
+export async function reconcile(db: Database): Promise<number> {
+  const expanded = await reconcileSends(db);
+  const prepared = await reconcileChunks(db, 'prepare_chunk');
+  const delivered = await reconcileChunks(db, 'deliver_chunk');
+  const singles = await reconcileSingles(db);
+  return expanded + prepared + delivered + singles;
+}
+
+/** A job that gave up (25 attempts) is as good as none: adding it again starts it anew. */
+const noJob = (key: ReturnType<typeof sql>) => sql`
+  not exists (
+    select from graphile_worker.jobs j
+    where j.key = ${key} and (j.locked_at is not null or j.attempts < j.max_attempts))`;
+
+function reconcileSends(db: Database): Promise<number> {
+  return db.transaction().execute(async (trx) => {
+    const { rows } = await sql<SendRef>`
+      select s.client_id, s.id as send_id from sends s
+      where s.completed_at is null and s.state = 'queued'
+        and ${noJob(sql`'expand_send:' || s.client_id || ':' || s.id`)}
+      limit ${MOST_PER_PASS}
+    `.execute(trx);
+    for (const row of rows) await enqueue(trx, 'expand_send', row);
+    return rows.length;
+  });
+}
+
+function reconcileChunks(db: Database, task: 'prepare_chunk' | 'deliver_chunk'): Promise<number> {
+  return db.transaction().execute(async (trx) => {
+    const { rows } = await sql<ChunkRef>`
+      select k.client_id, k.send_id, k.chunk_no
+      from sends s join send_chunks k on k.client_id = s.client_id and k.send_id = s.id
+      where s.completed_at is null and s.state = 'sending'
+        and k.completed_at is null and k.next_attempt_at is null and k.leased_by is null
+        and k.prepared_at is ${task === 'prepare_chunk' ? sql`null` : sql`not null`}
+        and ${noJob(sql`${task} || ':' || k.client_id || ':' || k.send_id || ':' || k.chunk_no`)}
+      limit ${MOST_PER_PASS}
+    `.execute(trx);
+    if (rows.length > 0) await enqueueChunks(trx, task, chunkList(rows));
+    return rows.length;
+  });
+}
+
+function reconcileSingles(db: Database): Promise<number> {
+  return db.transaction().execute(async (trx) => {
+    const { rows } = await sql<MessageRef>`
+      select e.client_id, e.message_id
+      from single_emails e join messages m on m.client_id = e.client_id and m.id = e.message_id
+      where m.state = 'queued' and e.next_attempt_at is null and e.claimed_by is null
+        and ${noJob(sql`'deliver_urgent:' || e.client_id || ':' || e.message_id`)}
+      limit ${MOST_PER_PASS}
+    `.execute(trx);
+    for (const row of rows) await enqueue(trx, 'deliver_urgent', row);
+    return rows.length;
+  });
+}

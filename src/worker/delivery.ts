@@ -1,0 +1,82 @@
+// Makes a worker process ready to deliver: its row in `workers` with a heartbeat, its SMTP pools, its
+// recorder. Closing marks the row stopped, so nothing can be claimed in its name any more.
+import { hostname } from 'node:os';
+import { sql } from 'kysely';
+import type { Connection } from '../database/connect.ts';
+import type { Logger } from '../log.ts';
+import type { Delivery } from '../messages/delivery.ts';
+import { OutcomeRecorder } from '../messages/record.ts';
+import { RETRY_SCHEDULE, type RetrySchedule } from '../messages/retry.ts';
+import type { Lane } from '../queue.ts';
+import { parseSmtpUrl, SmtpPool } from '../smtp/transport.ts';
+import type { Templates } from '../templates/registry.ts';
+
+/** Connections to the mail server per process: Postfix takes 50 from one client by default. */
+export const BULK_CONNECTIONS = 20;
+export const URGENT_CONNECTIONS = 5;
+const HEARTBEAT_MS = 5000;
+
+export interface DeliveryOptions {
+  connection: Connection;
+  log: Logger;
+  templates: Templates;
+  smtpUrl: string;
+  lanes: readonly Lane[];
+  retry?: RetrySchedule;
+}
+
+export interface RunningDelivery {
+  delivery: Delivery;
+  /** Nothing more is claimed from now on. */
+  stop(): void;
+  /** After everything in hand is recorded. */
+  close(): Promise<void>;
+}
+
+export async function createDelivery(options: DeliveryOptions): Promise<RunningDelivery> {
+  const { connection, log, templates, smtpUrl, lanes, retry = RETRY_SCHEDULE } = options;
+  const { db } = connection;
+  const { id: worker } = await db
+    .insertInto('workers')
+    .values({ hostname: hostname(), pid: process.pid, lanes: [...lanes] })
+    .returning('id')
+    .executeTakeFirstOrThrow();
+  const heartbeat = setInterval(() => {
+    db.updateTable('workers')
+      .set({ heartbeat_at: sql`now()` })
+      .where('id', '=', worker)
+      .where('stopped_at', 'is', null)
+      .execute()
+      .catch((error: Error) => log.warn({ error: error.message }, 'heartbeat not written'));
+  }, HEARTBEAT_MS);
+  const smtp = parseSmtpUrl(smtpUrl);
+  const bulk = new SmtpPool(smtp, BULK_CONNECTIONS, log);
+  const urgent = new SmtpPool(smtp, URGENT_CONNECTIONS, log);
+  const stopping = new AbortController();
+  return {
+    delivery: {
+      db,
+      log,
+      worker,
+      templates,
+      recorder: new OutcomeRecorder(db, worker, log),
+      retry,
+      bulk,
+      urgent,
+      stopping: stopping.signal,
+    },
+    stop: () => stopping.abort(),
+    close: async () => {
+      stopping.abort();
+      clearInterval(heartbeat);
+      bulk.close();
+      urgent.close();
+      await db
+        .updateTable('workers')
+        .set({ stopped_at: sql`now()` })
+        .where('id', '=', worker)
+        .where('stopped_at', 'is', null)
+        .execute();
+    },
+  };
+}

@@ -1,0 +1,37 @@
+// What the tasks run with. A worker process sets it for each job it runs; the graphile-worker CLI,
+// which loads the tasks by itself, gets one made from the environment on first use.
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { readConfig, requireDatabaseUrl, requireSmtpUrl } from '../config.ts';
+import { connect } from '../database/connect.ts';
+import { createLogger } from '../log.ts';
+import type { Delivery } from '../messages/delivery.ts';
+import { loadTemplates } from '../templates/registry.ts';
+import { createDelivery } from './delivery.ts';
+
+const current = new AsyncLocalStorage<Delivery>();
+let ofCommandLine: Promise<Delivery> | undefined;
+
+/** Runs a job so that `runtime()` inside it gives `delivery`. */
+export function runWith<Result>(delivery: Delivery, job: () => Result): Result {
+  return current.run(delivery, job);
+}
+
+export function runtime(): Promise<Delivery> {
+  const delivery = current.getStore();
+  return delivery ? Promise.resolve(delivery) : (ofCommandLine ??= createForCommandLine());
+}
+
+async function createForCommandLine(): Promise<Delivery> {
+  const config = readConfig();
+  const log = createLogger(config.logLevel);
+  const connection = connect({ url: requireDatabaseUrl(config), log, applicationName: 'rosterpost tasks' });
+  const { delivery, close } = await createDelivery({
+    connection,
+    log,
+    templates: await loadTemplates(),
+    smtpUrl: requireSmtpUrl(config),
+    lanes: [],
+  });
+  process.once('beforeExit', () => void close().then(() => connection.close()));
+  return delivery;
+}

@@ -1,0 +1,116 @@
+// A worker: one graphile-worker runner per lane, in one process, over one connection pool. Stopping
+// takes no new work, finishes what is in hand and records it.
+import { Logger as GraphileLogger, parseCronItems, run, type Runner, type Task, type TaskList } from 'graphile-worker';
+import deliverChunk from '../../tasks/deliver_chunk.ts';
+import deliverUrgent from '../../tasks/deliver_urgent.ts';
+import expandSend from '../../tasks/expand_send.ts';
+import prepareChunk from '../../tasks/prepare_chunk.ts';
+import reconcile from '../../tasks/reconcile.ts';
+import wakeDueTask from '../../tasks/wake_due.ts';
+import type { Logger } from '../log.ts';
+import { LANE_NAMES, LANES, type Lane, type TaskName } from '../queue.ts';
+import { wakeDue } from '../sends/wake.ts';
+import { createDelivery, type DeliveryOptions } from './delivery.ts';
+import { runWith } from './runtime.ts';
+
+const TASKS: Record<TaskName, Task> = {
+  expand_send: expandSend,
+  prepare_chunk: prepareChunk,
+  deliver_chunk: deliverChunk,
+  deliver_urgent: deliverUrgent,
+  wake_due: wakeDueTask,
+  reconcile,
+};
+
+/** Jobs of a lane that run at once in one process. */
+const SLOTS: Record<Lane, number> = { urgent: 8, prepare: 2, bulk: 4, upkeep: 1 };
+const CRON: Partial<Record<Lane, string>> = { upkeep: 'reconcile' };
+const WAKE_MS = 1000;
+
+/** Connections the worker's pool needs at most: a listener per lane, a slot's query each, upkeep. */
+export const WORKER_CONNECTIONS = 20;
+
+export interface WorkerOptions extends Omit<DeliveryOptions, 'lanes'> {
+  lanes?: readonly Lane[];
+}
+
+export interface Worker {
+  /** Settles when the worker has ended; rejects where it ended by itself. */
+  readonly ended: Promise<void>;
+  /** Finishes what is in hand. Repeatable. */
+  stop(): Promise<void>;
+}
+
+export async function startWorker(options: WorkerOptions): Promise<Worker> {
+  const { connection, log, lanes = LANE_NAMES } = options;
+  const { delivery, stop: stopClaiming, close } = await createDelivery({ ...options, lanes });
+  const inDelivery =
+    (task: Task): Task =>
+    (payload, helpers) =>
+      runWith(delivery, () => task(payload, helpers));
+  const runners: Runner[] = [];
+  for (const lane of lanes) {
+    const taskList: TaskList = Object.fromEntries(LANES[lane].map((name) => [name, inDelivery(TASKS[name])]));
+    runners.push(
+      await run({
+        pgPool: connection.pool,
+        taskList,
+        concurrency: SLOTS[lane],
+        noHandleSignals: true,
+        parsedCronItems: parseCronItems(CRON[lane] ? [{ task: CRON[lane], match: '* * * * *' }] : []),
+        logger: graphileLogger(log, lane),
+        // Batched completion would leave a finished job locked when the worker stops.
+        preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
+      }),
+    );
+  }
+  const upkeep = lanes.includes('upkeep') ? keepWaking(() => wakeDue(delivery.db), log) : undefined;
+  log.info({ worker: delivery.worker, lanes }, 'worker started');
+
+  let stopped: Promise<void> | undefined;
+  const stop = () =>
+    (stopped ??= (async () => {
+      stopClaiming();
+      upkeep?.stop();
+      await Promise.all(runners.map((runner) => runner.stop()));
+      await upkeep?.done;
+      await close();
+      log.info({ worker: delivery.worker }, 'worker stopped');
+    })());
+  // A runner that ends without being told has lost its database for good, or met a bug.
+  const ended = Promise.race(runners.map((runner) => runner.promise)).then(
+    () => stopped ?? Promise.reject(new Error('a lane ended by itself')),
+  );
+  ended.catch(() => undefined);
+  return { ended, stop };
+}
+
+/** Calls `wake` again and again, one call at a time, until stopped. */
+function keepWaking(wake: () => Promise<unknown>, log: Logger): { stop(): void; done: Promise<void> } {
+  const stopping = new AbortController();
+  const loop = async () => {
+    while (!stopping.signal.aborted) {
+      await wake().catch((error: Error) => log.warn({ error: error.message }, 'due work not woken'));
+      await pause(WAKE_MS, stopping.signal);
+    }
+  };
+  return { stop: () => stopping.abort(), done: loop() };
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer);
+      resolve();
+    }, { once: true });
+  });
+}
+
+const LEVELS = { error: 'error', warning: 'warn', info: 'debug', debug: 'trace' } as const;
+
+function graphileLogger(log: Logger, lane: Lane): GraphileLogger {
+  return new GraphileLogger((scope) => (level, message) => {
+    log[LEVELS[level as keyof typeof LEVELS] ?? 'debug']({ lane, job: scope.jobId }, message);
+  });
+}

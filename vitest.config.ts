@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts', 'test/**/*.test.tsx'],
+    exclude: ['test/large/**', 'node_modules/**'],
+    globalSetup: ['test/support/global-setup.ts'],
+    // Each file has a database of its own; two at once keep a small machine's answers steady.
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+  },
+});

@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+/** Full-size runs: one at a time, with time. */
+export default defineConfig({
+  test: {
+    include: ['test/large/**/*.test.ts'],
+    globalSetup: ['test/support/global-setup.ts'],
+    maxWorkers: 1,
+    fileParallelism: false,
+    testTimeout: 3_600_000,
+    hookTimeout: 300_000,
+  },
+});
