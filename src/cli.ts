@@ -36,13 +36,17 @@ program
   .command('serve')
   .description('the API')
   .option('--with-worker', 'and a worker in the same process', false)
-  .action(async (options: { withWorker: boolean }) => (await import('./commands/serve.ts')).serve(options));
+  .action(async (options: { withWorker: boolean }) =>
+    (await import('./commands/serve.ts')).serve(options),
+  );
 
 program
   .command('work')
   .description('a worker')
   .option('--lanes <names>', `only these lanes, of ${LANE_NAMES.join(', ')}`, readLanes)
-  .action(async (options: { lanes?: Lane[] }) => (await import('./commands/work.ts')).work(options));
+  .action(async (options: { lanes?: Lane[] }) =>
+    (await import('./commands/work.ts')).work(options),
+  );
 
 program
   .command('migrate')
@@ -50,7 +54,9 @@ program
   .action(() =>
     withDatabase(async (connection) => {
       const applied = await migrate(connection);
-      print(applied.length === 0 ? 'The database is up to date.' : `Applied ${applied.join(', ')}.`);
+      print(
+        applied.length === 0 ? 'The database is up to date.' : `Applied ${applied.join(', ')}.`,
+      );
     }),
   );
 
@@ -115,7 +121,9 @@ function readLanes(text: string): Lane[] {
   const lanes = text.split(',').map((name) => name.trim());
   const unknown = lanes.find((name) => !LANE_NAMES.includes(name as Lane));
   if (unknown !== undefined) {
-    throw new InvalidArgumentError(`"${unknown}" is no lane; the lanes are ${LANE_NAMES.join(', ')}.`);
+    throw new InvalidArgumentError(
+      `"${unknown}" is no lane; the lanes are ${LANE_NAMES.join(', ')}.`,
+    );
   }
   return lanes as Lane[];
 }
@@ -123,7 +131,12 @@ function readLanes(text: string): Lane[] {
 async function withDatabase(action: (connection: Connection) => Promise<void>): Promise<void> {
   const config = readConfig();
   const log = createLogger(config.logLevel);
-  const connection = connect({ url: requireDatabaseUrl(config), log, max: 3, applicationName: 'rosterpost cli' });
+  const connection = connect({
+    url: requireDatabaseUrl(config),
+    log,
+    max: 3,
+    applicationName: 'rosterpost cli',
+  });
   try {
     await action(connection);
   } finally {
@@ -137,9 +150,12 @@ function print(line: string): void {
 
 function explain(error: unknown): string {
   const expected =
-    error instanceof DomainError || error instanceof ConfigError || error instanceof EmbeddedPostgresError;
+    error instanceof DomainError ||
+    error instanceof ConfigError ||
+    error instanceof EmbeddedPostgresError;
   if (expected) return error.message;
-  if (isUnavailable(error)) return `The database cannot be reached: ${String((error as Error).message || (error as { code?: string }).code)}`;
+  if (isUnavailable(error))
+    return `The database cannot be reached: ${String((error as Error).message || (error as { code?: string }).code)}`;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 

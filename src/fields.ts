@@ -30,7 +30,9 @@ function messageOf(issue: v.BaseIssue<unknown>): string {
   if (issue.message.startsWith('Invalid key: Expected never')) return 'is not a known field';
   if (issue.received === 'undefined') return 'is required';
   const expected = EXPECTED[issue.type];
-  return issue.message.startsWith('Invalid type') && expected ? `must be ${expected}` : issue.message;
+  return issue.message.startsWith('Invalid type') && expected
+    ? `must be ${expected}`
+    : issue.message;
 }
 
 // Control characters other than tab, LF and CR have no place in mail text; a bare CR or LF in a
@@ -78,7 +80,17 @@ export function key() {
 export function isKey(text: string): boolean {
   // Counted in code points, as PostgreSQL's char_length does.
   const { length } = Array.from(text.slice(0, 511));
-  return length >= 1 && length <= 255 && !/[/]/u.test(text) && !CONTROLS.test(text) && !/^\.\.?$/u.test(text);
+  return (
+    length >= 1 &&
+    length <= 255 &&
+    !/[/]/u.test(text) &&
+    !CONTROLS.test(text) &&
+    !/^\.\.?$/u.test(text)
+  );
+}
+
+export function isUuid(text: string): boolean {
+  return v.is(v.pipe(v.string(), v.uuid()), text);
 }
 
 /** An email address, read by {@link parseAddress}; the output is the parsed address. */
@@ -111,12 +123,14 @@ export function moment() {
 }
 
 export function isLink(text: string): boolean {
-  if (/[\s\u0000-\u001f\u007f<>"]/u.test(text) || !/^(https?:\/\/|mailto:)/iu.test(text)) return false;
+  if (/[\s\u0000-\u001f\u007f<>"]/u.test(text) || !/^(https?:\/\/|mailto:)/iu.test(text))
+    return false;
   return URL.canParse(text);
 }
 
 function isMoment(text: string): boolean {
-  const shape = /^(\d{4}-\d{2}-\d{2})(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/u.exec(text);
+  const shape =
+    /^(\d{4}-\d{2}-\d{2})(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/u.exec(text);
   if (!shape) return false;
   // Date.parse takes 31 February as 3 March; a date that does not read back the same is refused.
   const day = new Date(`${shape[1]}T00:00:00Z`);

@@ -56,7 +56,7 @@ export async function enqueue<Task extends 'expand_send' | 'deliver_urgent'>(
     const { rows } = await sql<{ id: number | null }>`
       select (graphile_worker.add_job(${task}, payload => ${JSON.stringify(payload)}::json, job_key => ${key})).id
     `.execute(trx);
-    if (rows[0]?.id != null) return;
+    if (typeof rows[0]?.id === 'number') return;
   }
   throw new Error(`job ${key} could not be added`);
 }

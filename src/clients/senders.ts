@@ -25,7 +25,15 @@ export interface Sender {
   updated_at: Date;
 }
 
-const COLUMNS = ['id', 'email', 'name', 'reply_to', 'is_default', 'created_at', 'updated_at'] as const;
+const COLUMNS = [
+  'id',
+  'email',
+  'name',
+  'reply_to',
+  'is_default',
+  'created_at',
+  'updated_at',
+] as const;
 
 /** An absent name, reply_to or default stays as it is. @throws validation_failed */
 export async function putSender(
@@ -53,7 +61,8 @@ export async function putSender(
   const values = {
     email: input.email.given,
     name: input.name === undefined ? (existing?.name ?? null) : input.name,
-    reply_to: input.reply_to === undefined ? (existing?.reply_to ?? null) : (input.reply_to?.given ?? null),
+    reply_to:
+      input.reply_to === undefined ? (existing?.reply_to ?? null) : (input.reply_to?.given ?? null),
     is_default: isDefault,
   };
   const sender = await trx
@@ -69,7 +78,12 @@ export async function putSender(
 
 /** The client's senders, oldest first; its row lock puts writers of senders in a queue. */
 async function lockSenders(trx: Trx, clientId: number): Promise<Sender[]> {
-  await trx.selectFrom('clients').select('id').where('id', '=', clientId).forNoKeyUpdate().execute();
+  await trx
+    .selectFrom('clients')
+    .select('id')
+    .where('id', '=', clientId)
+    .forNoKeyUpdate()
+    .execute();
   return trx
     .selectFrom('senders')
     .select(COLUMNS)
@@ -79,14 +93,22 @@ async function lockSenders(trx: Trx, clientId: number): Promise<Sender[]> {
     .execute();
 }
 
-export function listSenders(db: Database, clientId: number, request: PageRequest): Promise<Page<Sender>> {
+export function listSenders(
+  db: Database,
+  clientId: number,
+  request: PageRequest,
+): Promise<Page<Sender>> {
   const query = db.selectFrom('senders').select(COLUMNS).where('client_id', '=', clientId);
-  return page(request, [v.string()], (sender) => [sender.id], (after, limit) =>
-    query
-      .$if(after !== undefined, (narrowed) => narrowed.where('id', '>', after![0]))
-      .orderBy('id')
-      .limit(limit)
-      .execute(),
+  return page(
+    request,
+    [v.string()],
+    (sender) => [sender.id],
+    (after, limit) =>
+      query
+        .$if(after !== undefined, (narrowed) => narrowed.where('id', '>', after![0]))
+        .orderBy('id')
+        .limit(limit)
+        .execute(),
   );
 }
 
@@ -110,14 +132,24 @@ export async function deleteSender(trx: Trx, clientId: number, id: string): Prom
  * The sender a send is to use: the named one, or the default.
  * @throws sender_not_found, no_default_sender
  */
-export async function resolveSender(db: Database, clientId: number, id: string | undefined): Promise<Sender> {
+export async function resolveSender(
+  db: Database,
+  clientId: number,
+  id: string | undefined,
+): Promise<Sender> {
   const query = db.selectFrom('senders').select(COLUMNS).where('client_id', '=', clientId);
   const sender = await (
     id === undefined ? query.where('is_default', '=', true) : query.where('id', '=', id)
   ).executeTakeFirst();
   if (sender) return sender;
   if (id !== undefined) {
-    throw new DomainError('sender_not_found', `The sender "${id}" does not exist; make it with PUT /api/senders/{id}.`);
+    throw new DomainError(
+      'sender_not_found',
+      `The sender "${id}" does not exist; make it with PUT /api/senders/{id}.`,
+    );
   }
-  throw new DomainError('no_default_sender', 'The client has no sender yet; make one with PUT /api/senders/{id}.');
+  throw new DomainError(
+    'no_default_sender',
+    'The client has no sender yet; make one with PUT /api/senders/{id}.',
+  );
 }

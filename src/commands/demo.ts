@@ -22,10 +22,28 @@ import { startListening } from './serve.ts';
 const MEMBERS = 1000;
 const LIST = 'ml-zoomcamp-2026:@e:@homework:homework-1';
 const NAMES = [
-  'Ada Lovelace', 'José Muñoz', 'Владимир Кузнецов', '王小明', 'محمد الفارسي', 'Zoë Krüger',
-  'दीपिका शर्मा', '김서연', 'Ngọc Trần', 'שרה כהן', "Siobhán O'Connor", '佐藤 美咲', 'Ελένη Παπαδοπούλου',
+  'Ada Lovelace',
+  'José Muñoz',
+  'Владимир Кузнецов',
+  '王小明',
+  'محمد الفارسي',
+  'Zoë Krüger',
+  'दीपिका शर्मा',
+  '김서연',
+  'Ngọc Trần',
+  'שרה כהן',
+  "Siobhán O'Connor",
+  '佐藤 美咲',
+  'Ελένη Παπαδοπούλου',
 ];
-const SUPPRESSED = ['hard_bounce', 'hard_bounce', 'hard_bounce', 'complaint', 'complaint', 'manual'] as const;
+const SUPPRESSED = [
+  'hard_bounce',
+  'hard_bounce',
+  'hard_bounce',
+  'complaint',
+  'complaint',
+  'manual',
+] as const;
 const UNSUBSCRIBED = 6;
 const PENDING = 4;
 
@@ -39,7 +57,9 @@ export async function demo(): Promise<void> {
     const connection = connect({ url: embedded.url, log, max: 10 + WORKER_CONNECTIONS });
     await migrate(connection);
     const client = await prepareDemoClient(connection.db);
-    const key = await connection.db.transaction().execute((trx) => createApiKey(trx, client, 'demo'));
+    const key = await connection.db
+      .transaction()
+      .execute((trx) => createApiKey(trx, client, 'demo'));
     const templates = await loadTemplates();
     const app = createApp({ db: connection.db, log, templates });
     const api = await startListening(app, { host: '127.0.0.1', port: 0 });
@@ -66,7 +86,8 @@ function caller(url: string, key: string): Call {
       headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    if (!response.ok) throw new Error(`${method} ${where}: ${response.status} ${await response.text()}`);
+    if (!response.ok)
+      throw new Error(`${method} ${where}: ${response.status} ${await response.text()}`);
     return (await response.json()) as never;
   };
 }
@@ -83,7 +104,9 @@ async function play(call: Call, sink: Sink): Promise<void> {
   for (const [index, reason] of SUPPRESSED.entries()) {
     await call('PUT', `/api/suppressions/${members[index]!.email}`, { reason });
   }
-  say(`${SUPPRESSED.length} of them are suppressed, ${UNSUBSCRIBED} unsubscribed, ${PENDING} have not confirmed yet.`);
+  say(
+    `${SUPPRESSED.length} of them are suppressed, ${UNSUBSCRIBED} unsubscribed, ${PENDING} have not confirmed yet.`,
+  );
 
   const started = performance.now();
   const { send } = await call<{ send: Send }>('POST', `/api/recipient-lists/${list}/send`, {
@@ -92,14 +115,22 @@ async function play(call: Call, sink: Sink): Promise<void> {
     from_email: 'courses',
     requires_consent: true,
     shared_context: { course_title: 'ML Zoomcamp 2026', homework_title: 'Homework 1' },
-    recipient_context: Object.fromEntries(members.map((one, index) => [one.source_object_key, score(one.name, index)])),
+    recipient_context: Object.fromEntries(
+      members.map((one, index) => [one.source_object_key, score(one.name, index)]),
+    ),
   });
   const took = Math.round(performance.now() - started);
-  say(`POST /api/recipient-lists/${LIST}/send\n  → accepted in ${took} ms: ${send.counts.intended} members, each with its own score\n`);
+  say(
+    `POST /api/recipient-lists/${LIST}/send\n  → accepted in ${took} ms: ${send.counts.intended} members, each with its own score\n`,
+  );
 
-  const done = await watchSend(async () => (await call<{ send: Send }>('GET', `/api/sends/${send.id}`)).send);
+  const done = await watchSend(
+    async () => (await call<{ send: Send }>('GET', `/api/sends/${send.id}`)).send,
+  );
   const seconds = (performance.now() - started) / 1000;
-  const skipped = Object.entries(done.skipped_by_reason).map(([reason, count]) => `${reason} ${count}`);
+  const skipped = Object.entries(done.skipped_by_reason).map(
+    ([reason, count]) => `${reason} ${count}`,
+  );
   say(`\nDone in ${seconds.toFixed(1)} s. Skipped: ${skipped.join(', ')}.\n`);
   await showMail(sink);
   say(countsLine(done.counts));
@@ -109,7 +140,14 @@ async function play(call: Call, sink: Sink): Promise<void> {
 }
 
 function member(index: number) {
-  const consent = index < 10 ? undefined : index < 10 + UNSUBSCRIBED ? 'unsubscribed' : index < 10 + UNSUBSCRIBED + PENDING ? 'pending' : undefined;
+  const consent =
+    index < 10
+      ? undefined
+      : index < 10 + UNSUBSCRIBED
+        ? 'unsubscribed'
+        : index < 10 + UNSUBSCRIBED + PENDING
+          ? 'pending'
+          : undefined;
   return {
     source_object_key: `enrollment-${index + 1}`,
     email: `learner-${index + 1}@example.com`,
@@ -133,7 +171,9 @@ async function showMail(sink: Sink): Promise<void> {
   const mail = sink.mails[Math.min(2, sink.mails.length - 1)]!;
   const email = await parseMail(mail);
   const text = (email.text ?? '').trim().replace(/^/gmu, '  │ ');
-  say(`One of the ${sink.accepted} mails the mail server received:\n\n  To:      ${mail.to.join(', ')}\n  Subject: ${email.subject}\n\n${text}\n`);
+  say(
+    `One of the ${sink.accepted} mails the mail server received:\n\n  To:      ${mail.to.join(', ')}\n  Subject: ${email.subject}\n\n${text}\n`,
+  );
 }
 
 function say(text: string): void {

@@ -28,7 +28,12 @@ export async function dev(): Promise<void> {
   const embedded = config.databaseUrl ? undefined : await startEmbedded({ folder: config.dataDir });
   const sink = config.smtpUrl ? undefined : await startSink();
   const url = config.databaseUrl ?? embedded!.url;
-  const connection = connect({ url, log, max: 10 + WORKER_CONNECTIONS, applicationName: 'rosterpost dev' });
+  const connection = connect({
+    url,
+    log,
+    max: 10 + WORKER_CONNECTIONS,
+    applicationName: 'rosterpost dev',
+  });
   await migrate(connection);
   const client = await prepareDemoClient(connection.db);
   const key = await keepKey(connection.db, client, path.join(config.dataDir, 'dev-api-key'));
@@ -37,8 +42,15 @@ export async function dev(): Promise<void> {
   if (sink) app.route('/inbox', inbox(sink));
   app.route('/', createApp({ db: connection.db, log, templates }));
   const listening = await startListening(app, config);
-  const worker = await startWorker({ connection, log, templates, smtpUrl: config.smtpUrl ?? sink!.url });
-  process.stdout.write(welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }));
+  const worker = await startWorker({
+    connection,
+    log,
+    templates,
+    smtpUrl: config.smtpUrl ?? sink!.url,
+  });
+  process.stdout.write(
+    welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }),
+  );
   try {
     await untilSignal(worker.ended);
   } finally {
@@ -52,13 +64,21 @@ export async function dev(): Promise<void> {
 export async function prepareDemoClient(db: Database): Promise<Client> {
   return db.transaction().execute(async (trx) => {
     const client = await findClient(trx, CLIENT_KEY).catch((error: unknown) => {
-      if (error instanceof DomainError && error.code === 'not_found') return createClient(trx, CLIENT_KEY, 'Demo');
+      if (error instanceof DomainError && error.code === 'not_found')
+        return createClient(trx, CLIENT_KEY, 'Demo');
       throw error;
     });
-    const sender = await trx.selectFrom('senders').select('id').where('client_id', '=', client.id).execute();
+    const sender = await trx
+      .selectFrom('senders')
+      .select('id')
+      .where('client_id', '=', client.id)
+      .execute();
     if (sender.length === 0) {
       const given = 'courses@courses.example';
-      await putSender(trx, client.id, 'courses', { email: { email: given, given }, name: 'Courses' });
+      await putSender(trx, client.id, 'courses', {
+        email: { email: given, given },
+        name: 'Courses',
+      });
     }
     return client;
   });
@@ -75,7 +95,12 @@ async function keepKey(db: Database, client: Client, file: string): Promise<stri
   return key;
 }
 
-function welcome(at: { api: string; key: string; database: string; inbox: string | undefined }): string {
+function welcome(at: {
+  api: string;
+  key: string;
+  database: string;
+  inbox: string | undefined;
+}): string {
   const auth = `-H "Authorization: Bearer ${at.key}"`;
   return `
   Rosterpost is running. Stop it with Ctrl-C.

@@ -22,7 +22,10 @@ export function progressLine({ counts, state }: Pick<Send, 'counts' | 'state'>):
  * Draws the send until it is completed or cancelled with nothing queued, asking every 200 ms;
  * returns its last state.
  */
-export async function watchSend(read: () => Promise<Send>, out: NodeJS.WriteStream = process.stdout): Promise<Send> {
+export async function watchSend(
+  read: () => Promise<Send>,
+  out: NodeJS.WriteStream = process.stdout,
+): Promise<Send> {
   let last = '';
   for (;;) {
     const send = await read();

@@ -34,7 +34,12 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
   let worker: Worker | undefined;
   let workerConnection: Connection | undefined;
   if (smtpUrl) {
-    workerConnection = connect({ url, log, max: WORKER_CONNECTIONS, applicationName: 'rosterpost worker' });
+    workerConnection = connect({
+      url,
+      log,
+      max: WORKER_CONNECTIONS,
+      applicationName: 'rosterpost worker',
+    });
     worker = await startWorker({ connection: workerConnection, log, templates, smtpUrl });
   }
   await untilSignal(worker?.ended);
@@ -46,7 +51,8 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
 async function warnWhereNotMigrated({ db }: Connection, log: Logger): Promise<void> {
   try {
     const pending = await pendingMigrations(db);
-    if (pending.length > 0) log.warn({ pending }, 'the database is not migrated: run rosterpost migrate');
+    if (pending.length > 0)
+      log.warn({ pending }, 'the database is not migrated: run rosterpost migrate');
   } catch (error) {
     log.error({ error: (error as Error).message }, 'the database cannot be reached yet');
   }

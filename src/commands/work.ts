@@ -12,8 +12,19 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
   const log = createLogger(config.logLevel);
   const url = requireDatabaseUrl(config);
   const smtpUrl = requireSmtpUrl(config);
-  const connection = connect({ url, log, max: WORKER_CONNECTIONS, applicationName: 'rosterpost worker' });
-  const worker = await startWorker({ connection, log, templates: await loadTemplates(), smtpUrl, lanes });
+  const connection = connect({
+    url,
+    log,
+    max: WORKER_CONNECTIONS,
+    applicationName: 'rosterpost worker',
+  });
+  const worker = await startWorker({
+    connection,
+    log,
+    templates: await loadTemplates(),
+    smtpUrl,
+    lanes,
+  });
   await untilSignal(worker.ended);
   await worker.stop();
   await connection.close();

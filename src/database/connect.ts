@@ -23,12 +23,12 @@ export interface ConnectOptions {
 }
 
 // int8 arrives as text by default. Ours are row numbers and counts, far below 2^53.
-const types = {
-  getTypeParser(oid: number, format?: 'text' | 'binary') {
-    if (oid === pg.types.builtins.INT8 && format !== 'binary') return Number;
-    return pg.types.getTypeParser(oid, format);
-  },
-} as pg.CustomTypesConfig;
+const types: pg.CustomTypesConfig = {
+  getTypeParser: (oid, format) =>
+    oid === pg.types.builtins.INT8 && format !== 'binary'
+      ? Number
+      : pg.types.getTypeParser(oid, format),
+};
 
 /** Opens a pool; connects on first use. `close` waits for the queries that are under way. */
 export function connect({ url, log, max = 10, applicationName }: ConnectOptions): Connection {

@@ -80,7 +80,10 @@ export async function findAccount(): Promise<Account | undefined> {
  * Checks that `account` can pass every folder above `target`.
  * @throws EmbeddedPostgresError naming the folder that is closed to it.
  */
-export async function requireReachable(target: string, account: Account | undefined): Promise<void> {
+export async function requireReachable(
+  target: string,
+  account: Account | undefined,
+): Promise<void> {
   if (!account) return;
   for (const folder of parentsOf(target)) {
     const { mode, uid, gid } = await stat(folder);

@@ -39,7 +39,10 @@ export interface EmbeddedOptions {
 }
 
 /** @throws EmbeddedPostgresError with what stands in the way and what to do about it. */
-export async function startEmbedded({ folder, settings = {} }: EmbeddedOptions): Promise<EmbeddedPostgres> {
+export async function startEmbedded({
+  folder,
+  settings = {},
+}: EmbeddedOptions): Promise<EmbeddedPostgres> {
   const binaries = await findBinaries();
   const account = await findAccount();
   await makeFolder(folder);
@@ -70,9 +73,14 @@ async function makeFolder(folder: string): Promise<void> {
 }
 
 /** Makes the cluster unless it exists; returns its password. Under another name until complete. */
-async function initialise(cluster: string, { initdb }: Binaries, account?: Account): Promise<string> {
+async function initialise(
+  cluster: string,
+  { initdb }: Binaries,
+  account?: Account,
+): Promise<string> {
   const passwordFile = `${cluster}.password`;
-  if (await exists(path.join(cluster, 'PG_VERSION'))) return (await readFile(passwordFile, 'utf8')).trim();
+  if (await exists(path.join(cluster, 'PG_VERSION')))
+    return (await readFile(passwordFile, 'utf8')).trim();
   const password = randomBytes(24).toString('base64url');
   const unfinished = `${cluster}.new`;
   await rm(unfinished, { recursive: true, force: true });
@@ -82,7 +90,12 @@ async function initialise(cluster: string, { initdb }: Binaries, account?: Accou
     await chown(unfinished, account.uid, account.gid);
     await chown(passwordFile, account.uid, account.gid);
   }
-  const flags = ['--encoding=UTF8', '--locale=C', '--locale-provider=builtin', '--builtin-locale=C.UTF-8'];
+  const flags = [
+    '--encoding=UTF8',
+    '--locale=C',
+    '--locale-provider=builtin',
+    '--builtin-locale=C.UTF-8',
+  ];
   try {
     await run(
       initdb,
@@ -90,7 +103,9 @@ async function initialise(cluster: string, { initdb }: Binaries, account?: Accou
       { ...asAccount(account), cwd: unfinished },
     );
   } catch (error) {
-    throw new EmbeddedPostgresError(`initdb failed: ${(error as { stderr?: string }).stderr ?? String(error)}`);
+    throw new EmbeddedPostgresError(
+      `initdb failed: ${(error as { stderr?: string }).stderr ?? String(error)}`,
+    );
   }
   await rename(unfinished, cluster);
   return password;
@@ -109,7 +124,10 @@ async function endPredecessor(
 ): Promise<void> {
   const pidFile = path.join(cluster, 'postmaster.pid');
   for (const since = Date.now(); ; await delay(100)) {
-    const lines = await readFile(pidFile, 'utf8').then((text) => text.split('\n'), () => undefined);
+    const lines = await readFile(pidFile, 'utf8').then(
+      (text) => text.split('\n'),
+      () => undefined,
+    );
     const pid = Number(lines?.[0]);
     // PostgreSQL removes the file of a dead process itself.
     if (!lines || !pid || !isAlive(pid)) return;
@@ -120,7 +138,10 @@ async function endPredecessor(
       );
     }
     if (owner !== undefined) {
-      await run(pg_ctl, ['stop', '-w', '-m', 'fast', '-D', cluster], { ...asAccount(account), cwd: cluster });
+      await run(pg_ctl, ['stop', '-w', '-m', 'fast', '-D', cluster], {
+        ...asAccount(account),
+        cwd: cluster,
+      });
       return;
     }
     if (Date.now() - since < PATIENCE_MS) continue;
@@ -145,7 +166,10 @@ function isAlive(pid: number): boolean {
 
 /** The process that started the server on `port`; undefined where it is no server of ours. */
 async function ownerOf(port: number, password: string): Promise<number | undefined> {
-  const client = new pg.Client({ connectionString: urlOf(port, password, 'postgres'), connectionTimeoutMillis: 2000 });
+  const client = new pg.Client({
+    connectionString: urlOf(port, password, 'postgres'),
+    connectionTimeoutMillis: 2000,
+  });
   client.on('error', () => undefined);
   try {
     await client.connect();
@@ -161,7 +185,9 @@ async function ownerOf(port: number, password: string): Promise<number | undefin
 }
 
 async function isPostgres(pid: number): Promise<boolean> {
-  const { stdout } = await run('ps', ['-o', 'args=', '-p', String(pid)]).catch(() => ({ stdout: '' }));
+  const { stdout } = await run('ps', ['-o', 'args=', '-p', String(pid)]).catch(() => ({
+    stdout: '',
+  }));
   return stdout.includes('postgres');
 }
 
@@ -206,7 +232,11 @@ async function startServer(options: {
   const exited = once(child, 'exit').catch(() => undefined);
   await log.close();
   child.unref();
-  return { child, exited, watchdog: child.pid === undefined ? undefined : startWatchdog(child.pid) };
+  return {
+    child,
+    exited,
+    watchdog: child.pid === undefined ? undefined : startWatchdog(child.pid),
+  };
 }
 
 /** Stops the server when this process ends without stopping it, as by kill -9: its pipe closes. */
@@ -223,7 +253,12 @@ function startWatchdog(pid: number): ChildProcess | undefined {
   return watchdog;
 }
 
-async function waitUntilReady(server: Server, port: number, password: string, logFile: string): Promise<void> {
+async function waitUntilReady(
+  server: Server,
+  port: number,
+  password: string,
+  logFile: string,
+): Promise<void> {
   let ended = false;
   void server.exited.then(() => (ended = true));
   for (;;) {
@@ -242,7 +277,10 @@ async function waitUntilReady(server: Server, port: number, password: string, lo
         );
       }
       // 57P03: starting up or recovering; ECONNREFUSED: not listening yet.
-      if (!['57P03', 'ECONNREFUSED', 'ECONNRESET'].includes((error as { code?: string }).code ?? '')) throw error;
+      if (
+        !['57P03', 'ECONNREFUSED', 'ECONNRESET'].includes((error as { code?: string }).code ?? '')
+      )
+        throw error;
     } finally {
       await client.end().catch(() => undefined);
     }

@@ -1,10 +1,19 @@
 // What a failed query says about the database: out of reach for now, or unable to hold a value.
 
-const NETWORK = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH']);
+const NETWORK = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+]);
 // Classes of SQLSTATE: connection, resources, operator intervention, system error; then single
 // codes: read-only transaction, serialization failure, deadlock, database being moved.
 const STATES = /^(08|53|57|58)|^(25006|40001|40P01|55006)$/u;
-const POOL = /timeout exceeded when trying to connect|Connection terminated|Cannot use a pool after calling end/u;
+const POOL =
+  /timeout exceeded when trying to connect|Connection terminated|Cannot use a pool after calling end/u;
 
 /** True where the same request may work later. */
 export function isUnavailable(error: unknown): boolean {

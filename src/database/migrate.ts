@@ -9,7 +9,10 @@ import { Migrator, type MigrationProvider } from 'kysely/migration';
 import { rootFile } from '../root.ts';
 import type { Connection, Database } from './connect.ts';
 
-const LOCK = Number.parseInt(createHash('sha256').update('rosterpost migrate').digest('hex').slice(0, 8), 16);
+const LOCK = Number.parseInt(
+  createHash('sha256').update('rosterpost migrate').digest('hex').slice(0, 8),
+  16,
+);
 
 const provider: MigrationProvider = {
   async getMigrations() {
@@ -31,7 +34,8 @@ export async function migrate({ db, pool }: Connection): Promise<string[]> {
     await holder.query('select pg_advisory_lock($1)', [LOCK]);
     await runMigrations({ pgPool: pool });
     const { error, results } = await new Migrator({ db, provider }).migrateToLatest();
-    if (error) throw error instanceof Error ? error : new Error('migration failed', { cause: error });
+    if (error)
+      throw error instanceof Error ? error : new Error('migration failed', { cause: error });
     return (results ?? []).map((result) => result.migrationName);
   } finally {
     // Destroyed, not returned: ends the session and the lock with it, whatever happened.

@@ -4,14 +4,28 @@ import type { Generated, JSONColumnType } from 'kysely';
 
 export type Consent = 'subscribed' | 'pending' | 'unsubscribed';
 export type SuppressionReason = 'hard_bounce' | 'complaint' | 'manual';
-export const SEND_STATES = ['scheduled', 'queued', 'sending', 'paused', 'completed', 'cancelled'] as const;
+export const SEND_STATES = [
+  'scheduled',
+  'queued',
+  'sending',
+  'paused',
+  'completed',
+  'cancelled',
+] as const;
 export type SendState = (typeof SEND_STATES)[number];
-export const MESSAGE_STATES = ['queued', 'sending', 'sent', 'failed', 'skipped', 'unknown'] as const;
+export const MESSAGE_STATES = [
+  'queued',
+  'sending',
+  'sent',
+  'failed',
+  'skipped',
+  'unknown',
+] as const;
 export type MessageState = (typeof MESSAGE_STATES)[number];
 export type JsonObject = Record<string, unknown>;
 
-type Json = JSONColumnType<JsonObject, string, string>;
-type DefaultedJson = JSONColumnType<JsonObject, string | undefined, string>;
+type Json = JSONColumnType<JsonObject>;
+type DefaultedJson = JSONColumnType<JsonObject, string | undefined>;
 
 interface Timestamps {
   created_at: Generated<Date>;
@@ -96,7 +110,7 @@ export interface DB {
     send_key: string;
     list_id: number;
     list_key: string;
-    request_digest: JSONColumnType<Record<string, string>, string, string>;
+    request_digest: JSONColumnType<Record<string, string>>;
     template_key: string;
     template_version: string;
     requires_consent: boolean;

@@ -33,7 +33,9 @@ export interface ApiEnv {
 export function createApp(services: Services) {
   const app = new Hono();
   app.onError((error, c) => problemResponse(c, problemOf(error, services.log)));
-  app.notFound((c) => problemResponse(c, problemOf(notFound(`${c.req.method} ${c.req.path}`), services.log)));
+  app.notFound((c) =>
+    problemResponse(c, problemOf(notFound(`${c.req.method} ${c.req.path}`), services.log)),
+  );
   app.use(decodablePath);
 
   app.route('/', health(services));

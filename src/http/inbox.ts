@@ -18,14 +18,17 @@ export function inbox(sink: Sink) {
 
   app.get('/', async (c) => {
     const newest = sink.mails.slice(-SHOWN).reverse();
-    const rows = await Promise.all(newest.map(async (mail) => ({ mail, email: await parseMail(mail) })));
+    const rows = await Promise.all(
+      newest.map(async (mail) => ({ mail, email: await parseMail(mail) })),
+    );
     return c.html(
       layout(
         'Inbox',
         html`<h1>Inbox</h1>
           <p class="quiet">
-            ${sink.accepted} mails received${sink.accepted > rows.length ? `, the last ${rows.length} shown` : ''}.
-            They stay on this machine. <a href="">Reload</a>
+            ${sink.accepted} mails
+            received${sink.accepted > rows.length ? `, the last ${rows.length} shown` : ''}. They
+            stay on this machine. <a href="">Reload</a>
           </p>
           ${
             rows.length === 0
@@ -50,8 +53,17 @@ export function inbox(sink: Sink) {
   app.get('/:id', async (c) => {
     const mail = find(c.req.param('id'));
     const email = await parseMail(mail);
-    const shown = ['from', 'to', 'cc', 'reply-to', 'date', 'message-id', 'list-id', 'list-unsubscribe'];
-    const headers = email.headers.filter((header) => shown.includes(header.key));
+    const shown = new Set([
+      'from',
+      'to',
+      'cc',
+      'reply-to',
+      'date',
+      'message-id',
+      'list-id',
+      'list-unsubscribe',
+    ]);
+    const headers = email.headers.filter((header) => shown.has(header.key));
     return c.html(
       layout(
         email.subject ?? 'Mail',
@@ -76,7 +88,9 @@ export function inbox(sink: Sink) {
 
   app.get('/:id/html', async (c) => {
     const email = await parseMail(find(c.req.param('id')));
-    return c.html(email.html ?? '', 200, { 'content-security-policy': "sandbox; script-src 'none'" });
+    return c.html(email.html ?? '', 200, {
+      'content-security-policy': "sandbox; script-src 'none'",
+    });
   });
 
   app.get('/:id/raw', (c) => {
@@ -95,24 +109,99 @@ function layout(title: string, body: ReturnType<typeof html>) {
         <meta name="viewport" content="width=device-width" />
         <title>${title} · Rosterpost</title>
         <style>
-          :root { color-scheme: light dark; --line: #8883; --quiet: light-dark(#666, #aaa); }
-          body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-          h1 { font-size: 1.5rem; margin: 0.5rem 0; }
-          h2 { font-size: 1rem; margin: 1.5rem 0 0.5rem; }
-          a { color: light-dark(#0b57d0, #8ab4f8); }
-          ul { list-style: none; margin: 1rem 0; padding: 0; border-top: 1px solid var(--line); }
-          li a { display: grid; grid-template-columns: 16rem 1fr auto; gap: 1rem; padding: 0.6rem 0.25rem;
-            border-bottom: 1px solid var(--line); text-decoration: none; color: inherit; }
-          li a:hover { background: #8881; }
-          .to, .subject { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-          .subject { font-weight: 600; }
-          .quiet, time, dt { color: var(--quiet); }
-          .empty { padding: 3rem 0; text-align: center; color: var(--quiet); }
-          dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1rem; font-size: 0.9rem; }
-          dd { margin: 0; overflow-wrap: anywhere; }
-          iframe { width: 100%; height: 36rem; border: 1px solid var(--line); border-radius: 8px; background: #fff; }
-          pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 1rem; border: 1px solid var(--line); border-radius: 8px; }
-          @media (max-width: 40rem) { li a { grid-template-columns: 1fr auto; } .subject { grid-row: 2; } }
+          :root {
+            color-scheme: light dark;
+            --line: #8883;
+            --quiet: light-dark(#666, #aaa);
+          }
+          body {
+            font:
+              16px/1.5 system-ui,
+              sans-serif;
+            max-width: 60rem;
+            margin: 2rem auto;
+            padding: 0 1rem;
+          }
+          h1 {
+            font-size: 1.5rem;
+            margin: 0.5rem 0;
+          }
+          h2 {
+            font-size: 1rem;
+            margin: 1.5rem 0 0.5rem;
+          }
+          a {
+            color: light-dark(#0b57d0, #8ab4f8);
+          }
+          ul {
+            list-style: none;
+            margin: 1rem 0;
+            padding: 0;
+            border-top: 1px solid var(--line);
+          }
+          li a {
+            display: grid;
+            grid-template-columns: 16rem 1fr auto;
+            gap: 1rem;
+            padding: 0.6rem 0.25rem;
+            border-bottom: 1px solid var(--line);
+            text-decoration: none;
+            color: inherit;
+          }
+          li a:hover {
+            background: #8881;
+          }
+          .to,
+          .subject {
+            overflow: hidden;
+            text-overflow: ellipsis;
+            white-space: nowrap;
+          }
+          .subject {
+            font-weight: 600;
+          }
+          .quiet,
+          time,
+          dt {
+            color: var(--quiet);
+          }
+          .empty {
+            padding: 3rem 0;
+            text-align: center;
+            color: var(--quiet);
+          }
+          dl {
+            display: grid;
+            grid-template-columns: max-content 1fr;
+            gap: 0.2rem 1rem;
+            font-size: 0.9rem;
+          }
+          dd {
+            margin: 0;
+            overflow-wrap: anywhere;
+          }
+          iframe {
+            width: 100%;
+            height: 36rem;
+            border: 1px solid var(--line);
+            border-radius: 8px;
+            background: #fff;
+          }
+          pre {
+            white-space: pre-wrap;
+            overflow-wrap: anywhere;
+            padding: 1rem;
+            border: 1px solid var(--line);
+            border-radius: 8px;
+          }
+          @media (max-width: 40rem) {
+            li a {
+              grid-template-columns: 1fr auto;
+            }
+            .subject {
+              grid-row: 2;
+            }
+          }
         </style>
       </head>
       <body>

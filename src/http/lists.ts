@@ -1,6 +1,13 @@
 // /api/recipient-lists
 import { Hono } from 'hono';
-import { countActiveMembers, deleteList, findList, ListInput, listLists, putList } from '../recipients/lists.ts';
+import {
+  countActiveMembers,
+  deleteList,
+  findList,
+  ListInput,
+  listLists,
+  putList,
+} from '../recipients/lists.ts';
 import type { ApiEnv, Services } from './app.ts';
 import { keyParam, PAGE_QUERY, readJson, readQuery } from './request.ts';
 

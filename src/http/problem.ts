@@ -36,7 +36,14 @@ export function problemOf(error: unknown, log: Logger): Problem {
     const [status, title] = STATUS[known.code];
     const { code, message: detail, errors } = known;
     if (status >= 500) log.error({ error: (error as Error).message }, 'request failed');
-    return { type: `urn:rosterpost:problem:${code}`, title, status, code, detail, ...(errors && { errors }) };
+    return {
+      type: `urn:rosterpost:problem:${code}`,
+      title,
+      status,
+      code,
+      detail,
+      ...(errors && { errors }),
+    };
   }
   log.error({ error: (error as Error).message, stack: (error as Error).stack }, 'request failed');
   return {

@@ -1,6 +1,12 @@
 // /api/senders
 import { Hono } from 'hono';
-import { deleteSender, listSenders, putSender, SenderInput, type Sender } from '../clients/senders.ts';
+import {
+  deleteSender,
+  listSenders,
+  putSender,
+  SenderInput,
+  type Sender,
+} from '../clients/senders.ts';
 import type { ApiEnv, Services } from './app.ts';
 import { keyParam, PAGE_QUERY, readJson, readQuery } from './request.ts';
 

@@ -19,7 +19,11 @@ const contexts = {
   recipient_context: v.optional(v.nullable(jsonObject())),
 };
 const PreviewInput = v.strictObject(contexts);
-const TestSendInput = v.strictObject({ to: address(), from_email: v.optional(v.nullable(key())), ...contexts });
+const TestSendInput = v.strictObject({
+  to: address(),
+  from_email: v.optional(v.nullable(key())),
+  ...contexts,
+});
 
 export function templates({ db, templates }: Services) {
   const app = new Hono<ApiEnv>();
@@ -31,8 +35,14 @@ export function templates({ db, templates }: Services) {
 
   app.get('/', async (c) => {
     const all = [...templates.values()].sort((a, b) => (a.key < b.key ? -1 : 1));
-    const found = await page(readQuery(c, PAGE_QUERY), [v.string()], (one: Template) => [one.key], (after, limit) =>
-      Promise.resolve(all.filter((one) => after === undefined || one.key > after[0]).slice(0, limit)),
+    const found = await page(
+      readQuery(c, PAGE_QUERY),
+      [v.string()],
+      (one: Template) => [one.key],
+      (after, limit) =>
+        Promise.resolve(
+          all.filter((one) => after === undefined || one.key > after[0]).slice(0, limit),
+        ),
     );
     return c.json({ templates: found.rows.map(templateBody), next_cursor: found.next_cursor });
   });
@@ -85,10 +95,16 @@ function templateBody(template: Template) {
   return {
     key: template.key,
     category: template.category,
-    subject: template.subject({ shared: template.sample.shared, recipient: template.sample.recipient }),
+    subject: template.subject({
+      shared: template.sample.shared,
+      recipient: template.sample.recipient,
+    }),
     shared_schema: jsonSchema(template.sharedSchema),
     recipient_schema: jsonSchema(template.recipientSchema),
-    sample: { shared_context: template.sample.shared, recipient_context: template.sample.recipient },
+    sample: {
+      shared_context: template.sample.shared,
+      recipient_context: template.sample.recipient,
+    },
     version: template.version,
   };
 }

@@ -31,7 +31,11 @@ export interface Chunk extends ChunkRef {
  * Takes the chunk for this worker. Undefined where it is not to be delivered now: completed, not
  * prepared, held by another delivery, its send not sending, or the worker stopped.
  */
-export async function leaseChunk(db: Database, worker: number, ref: ChunkRef): Promise<Chunk | undefined> {
+export async function leaseChunk(
+  db: Database,
+  worker: number,
+  ref: ChunkRef,
+): Promise<Chunk | undefined> {
   const { rows } = await sql<Chunk>`
     update send_chunks k set leased_by = ${worker}, next_attempt_at = null
     where k.client_id = ${ref.client_id} and k.send_id = ${ref.send_id} and k.chunk_no = ${ref.chunk_no}
@@ -127,7 +131,9 @@ const SKIP_REASONS = [
 /** Adds skipped rows of `settled` (a CTE with state and reason) to the chunk's tallies. */
 export function tallySkips(chunk: ChunkRef, settled: RawBuilder<unknown>): RawBuilder<unknown> {
   const column = (reason: string) => sql.ref(`skipped_${reason}`);
-  const sums = SKIP_REASONS.map((reason) => sql`${column(reason)} = k.${column(reason)} + t.${sql.ref(reason)}`);
+  const sums = SKIP_REASONS.map(
+    (reason) => sql`${column(reason)} = k.${column(reason)} + t.${sql.ref(reason)}`,
+  );
   const counts = SKIP_REASONS.map(
     (reason) => sql`count(*) filter (where reason = ${sql.lit(reason)}) as ${sql.ref(reason)}`,
   );

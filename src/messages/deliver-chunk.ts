@@ -60,9 +60,17 @@ async function readFrozenSend({ db }: Delivery, ref: ChunkRef): Promise<FrozenSe
 }
 
 /** A deployment is under way, or the template was changed: its mail must not change halfway. */
-async function waitForTemplate({ db, log }: Delivery, ref: ChunkRef, send: FrozenSend): Promise<void> {
+async function waitForTemplate(
+  { db, log }: Delivery,
+  ref: ChunkRef,
+  send: FrozenSend,
+): Promise<void> {
   log.warn(
-    { send_id: ref.send_id, template_key: send.template_key, template_version: send.template_version },
+    {
+      send_id: ref.send_id,
+      template_key: send.template_key,
+      template_version: send.template_version,
+    },
     'this worker does not have the template version of the send; its mail stays queued',
   );
   await sql`
@@ -83,13 +91,17 @@ async function deliverDue(
   while (!stopping.aborted) {
     const places = await bulk.reserve(MOST_PER_CLAIM);
     if (places === 0) break;
-    const { claimed, skipped } = await claimFromChunk(db, worker, chunk, send, places).catch((error) => {
-      bulk.release(places);
-      throw error;
-    });
+    const { claimed, skipped } = await claimFromChunk(db, worker, chunk, send, places).catch(
+      (error) => {
+        bulk.release(places);
+        throw error;
+      },
+    );
     bulk.release(places - claimed.length);
     for (const message of claimed) {
-      const done = deliverMessage(delivery, chunk, send, template, message).finally(() => inHand.delete(done));
+      const done = deliverMessage(delivery, chunk, send, template, message).finally(() =>
+        inHand.delete(done),
+      );
       inHand.add(done);
     }
     if (claimed.length + skipped < places) break; // nothing more is due
@@ -104,8 +116,13 @@ async function deliverMessage(
   template: Template,
   message: ClaimedMessage,
 ): Promise<void> {
-  const tried = await attempt(delivery, send, template, message).finally(() => delivery.bulk.release(1));
-  const scheduled = scheduleRetry(tried, delivery.retry, message, { urgent: false, seed: chunk.chunk_no });
+  const tried = await attempt(delivery, send, template, message).finally(() =>
+    delivery.bulk.release(1),
+  );
+  const scheduled = scheduleRetry(tried, delivery.retry, message, {
+    urgent: false,
+    seed: chunk.chunk_no,
+  });
   await delivery.recorder.record({ chunk, message_id: message.id, ...scheduled });
 }
 
@@ -123,12 +140,23 @@ async function attempt(
       from: { name: send.sender_name, address: send.sender_email },
       replyTo: send.sender_reply_to,
       to: [{ name: message.name, address: message.email_given }],
-      content: await renderTemplate(template, { shared: send.shared_context, recipient: message.context }),
+      content: await renderTemplate(template, {
+        shared: send.shared_context,
+        recipient: message.context,
+      }),
       listId: listIdOf(send.list_key, send.client_key, send.sender_email),
     });
   } catch (error) {
-    log.error({ message_id: message.id, template_key: template.key, error: (error as Error).message }, 'not rendered');
-    return { kind: 'failed', reason: 'render_failed', reply: 'the template could not be rendered', suppress: false };
+    log.error(
+      { message_id: message.id, template_key: template.key, error: (error as Error).message },
+      'not rendered',
+    );
+    return {
+      kind: 'failed',
+      reason: 'render_failed',
+      reply: 'the template could not be rendered',
+      suppress: false,
+    };
   }
   const to = envelopeAddress(message.email_given);
   const signal = await bulk.send({ from: envelopeAddress(send.sender_email), to: [to] }, raw);

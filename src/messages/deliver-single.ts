@@ -27,7 +27,12 @@ async function deliverSingle(delivery: Delivery, ref: MessageRef, pool: SmtpPool
   const email = await claimSingle(delivery.db, delivery.worker, ref);
   if (!email) return;
   const envelope = email.recipients.filter((recipient) => recipient.state === 'queued');
-  const outcomes = await attempt(delivery, email, envelope.map((one) => one.email_given), pool);
+  const outcomes = await attempt(
+    delivery,
+    email,
+    envelope.map((one) => one.email_given),
+    pool,
+  );
   const scheduled = outcomes.map((outcome) =>
     scheduleRetry(outcome, delivery.retry, email, { urgent: true, seed: email.age_seconds }),
   );
@@ -52,7 +57,11 @@ async function hasTemplate({ db, log, templates }: Delivery, ref: MessageRef): P
   if (!email) return false;
   if (templates.get(email.template_key)?.version === email.template_version) return true;
   log.warn(
-    { message_id: ref.message_id, template_key: email.template_key, template_version: email.template_version },
+    {
+      message_id: ref.message_id,
+      template_key: email.template_key,
+      template_version: email.template_version,
+    },
     'this worker does not have the template version of the email; it stays queued',
   );
   await sql`
@@ -84,12 +93,21 @@ async function attempt(
       replyTo: email.sender_reply_to,
       to: visible('to'),
       cc: visible('cc'),
-      content: email.subject === null ? content : { ...content, subject: headerText(email.subject) },
+      content:
+        email.subject === null ? content : { ...content, subject: headerText(email.subject) },
     });
   } catch (error) {
-    log.error({ message_id: email.id, template_key: email.template_key, error: (error as Error).message }, 'not rendered');
+    log.error(
+      { message_id: email.id, template_key: email.template_key, error: (error as Error).message },
+      'not rendered',
+    );
     const reply = 'the template could not be rendered';
-    return addresses.map(() => ({ kind: 'failed', reason: 'render_failed', reply, suppress: false }));
+    return addresses.map(() => ({
+      kind: 'failed',
+      reason: 'render_failed',
+      reply,
+      suppress: false,
+    }));
   }
   const to = addresses.map(envelopeAddress);
   const signal = await pool.send({ from: envelopeAddress(email.sender_email), to }, raw);

@@ -15,7 +15,15 @@ export interface Message {
   template_key: string;
   /** Of a list message; a single email has `recipients`. */
   email: string | null;
-  recipients: { kind: string; email: string; state: string; reason: string | null; last_reply: string | null }[] | null;
+  recipients:
+    | {
+        kind: string;
+        email: string;
+        state: string;
+        reason: string | null;
+        last_reply: string | null;
+      }[]
+    | null;
   state: MessageState;
   reason: string | null;
   attempts: number;
@@ -45,7 +53,10 @@ const selectMessages = (more = sql``) => sql`
 
 /** @throws not_found */
 export async function getMessage(db: Database, clientId: number, id: string): Promise<Message> {
-  const { rows } = await sql<Message>`${selectMessages()} where m.client_id = ${clientId} and m.id = ${id}`.execute(db);
+  const { rows } =
+    await sql<Message>`${selectMessages()} where m.client_id = ${clientId} and m.id = ${id}`.execute(
+      db,
+    );
   if (!rows[0]) throw notFound('The message');
   return rows[0];
 }
@@ -60,15 +71,20 @@ export async function listMessagesOfSend(
 ): Promise<Page<Message>> {
   type Row = Message & { position: number };
   const position = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(2 ** 31 - 1));
-  const found = await page(request, [position], (row: Row) => [row.position], async (after, limit) => {
-    const { rows } = await sql<Row>`
+  const found = await page(
+    request,
+    [position],
+    (row: Row) => [row.position],
+    async (after, limit) => {
+      const { rows } = await sql<Row>`
       ${selectMessages(sql`, m.position`)}
       where m.client_id = ${clientId} and m.send_id = ${sendId}
         ${state === undefined ? sql`` : sql`and m.state = ${state}`}
         ${after === undefined ? sql`` : sql`and m.position > ${after[0]}`}
       order by m.position limit ${limit}`.execute(db);
-    return rows;
-  });
+      return rows;
+    },
+  );
   return { ...found, rows: found.rows.map(({ position: _position, ...message }) => message) };
 }
 
@@ -79,8 +95,12 @@ export function listMessagesTo(
   address: Address,
   request: PageRequest,
 ): Promise<Page<Message>> {
-  return page(request, [v.pipe(v.string(), v.uuid())], (row: Message) => [row.id], async (after, limit) => {
-    const { rows } = await sql<Message>`
+  return page(
+    request,
+    [v.pipe(v.string(), v.uuid())],
+    (row: Message) => [row.id],
+    async (after, limit) => {
+      const { rows } = await sql<Message>`
       ${selectMessages()} where m.client_id = ${clientId} and m.id in (
         select x.id from messages x join contacts k on k.client_id = x.client_id and k.id = x.contact_id
         where k.client_id = ${clientId} and k.email = ${address.email}
@@ -89,6 +109,7 @@ export function listMessagesTo(
         where x.client_id = ${clientId} and x.email = ${address.email}
       ) ${after === undefined ? sql`` : sql`and m.id < ${after[0]}`}
       order by m.id desc limit ${limit}`.execute(db);
-    return rows;
-  });
+      return rows;
+    },
+  );
 }

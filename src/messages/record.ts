@@ -57,7 +57,10 @@ export class OutcomeRecorder {
         for (const { done } of batch) done();
         return;
       } catch (error) {
-        this.#log.error({ error: (error as Error).message, outcomes: batch.length }, 'outcomes not recorded yet');
+        this.#log.error(
+          { error: (error as Error).message, outcomes: batch.length },
+          'outcomes not recorded yet',
+        );
         await new Promise((resolve) => setTimeout(resolve, pause));
       }
     }

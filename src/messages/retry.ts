@@ -24,7 +24,12 @@ export const RETRY_SCHEDULE: RetrySchedule = {
  */
 export function nextDelay(
   schedule: RetrySchedule,
-  { attempts, ageSeconds, urgent, seed }: { attempts: number; ageSeconds: number; urgent: boolean; seed: number },
+  {
+    attempts,
+    ageSeconds,
+    urgent,
+    seed,
+  }: { attempts: number; ageSeconds: number; urgent: boolean; seed: number },
 ): number | undefined {
   const delays = urgent ? [...schedule.urgent, ...schedule.delays] : schedule.delays;
   const delay = delays[Math.min(attempts, delays.length) - 1] ?? delays.at(-1) ?? 0;

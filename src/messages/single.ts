@@ -101,7 +101,9 @@ export function claimSingle(
     `.execute(trx);
     if (!locked[0]) return undefined;
     await skipIneligible(trx, { client_id, message_id }, locked[0].requires_consent);
-    const { rows } = await sql<Omit<ClaimedSingle, 'contexts'> & { shared: JsonObject; recipient: JsonObject }>`
+    const { rows } = await sql<
+      Omit<ClaimedSingle, 'contexts'> & { shared: JsonObject; recipient: JsonObject }
+    >`
       with claimed as (
         update messages m set
           state = case when o.has_queued then 'sending' else 'skipped' end,
@@ -136,7 +138,11 @@ export function claimSingle(
   });
 }
 
-async function skipIneligible(trx: Trx, { client_id, message_id }: MessageRef, requiresConsent: boolean): Promise<void> {
+async function skipIneligible(
+  trx: Trx,
+  { client_id, message_id }: MessageRef,
+  requiresConsent: boolean,
+): Promise<void> {
   await sql`
     update message_recipients r set state = 'skipped', reason = judged.reason
     from (

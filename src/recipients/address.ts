@@ -46,7 +46,8 @@ function isLocalPart(local: string): boolean {
 
 function asciiDomain(domain: string): string | undefined {
   // domainToASCII also reads percent-encoding and numeric hosts; neither is a mail domain.
-  if (/[\u0000-\u002c\u002f\u003a-\u0040\u005b-\u0060\u007b-\u007f]/u.test(domain)) return undefined;
+  if (/[\u0000-\u002c\u002f\u003a-\u0040\u005b-\u0060\u007b-\u007f]/u.test(domain))
+    return undefined;
   const ascii = domainToASCII(domain);
   const labels = ascii.split('.');
   if (ascii.length > 253 || labels.length < 2 || !labels.every((label) => LABEL.test(label))) {

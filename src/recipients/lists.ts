@@ -30,7 +30,11 @@ const COLUMNS = ['key', 'name', 'type', 'metadata', 'created_at', 'updated_at'] 
  * Makes the list where it is missing and locks its row until the transaction ends: writers of one
  * list wait for each other, and lists are locked before contacts, so none of them deadlock.
  */
-export async function lockList(trx: Trx, clientId: number, key: string): Promise<{ id: number; created: boolean }> {
+export async function lockList(
+  trx: Trx,
+  clientId: number,
+  key: string,
+): Promise<{ id: number; created: boolean }> {
   const created = await trx
     .insertInto('recipient_lists')
     .values({ client_id: clientId, key })
@@ -91,7 +95,11 @@ export async function findList(
   return { id, list };
 }
 
-export async function countActiveMembers(db: Database, clientId: number, listId: number): Promise<number> {
+export async function countActiveMembers(
+  db: Database,
+  clientId: number,
+  listId: number,
+): Promise<number> {
   const { count } = await db
     .selectFrom('list_members')
     .select((build) => build.fn.countAll<number>().as('count'))
@@ -102,18 +110,26 @@ export async function countActiveMembers(db: Database, clientId: number, listId:
   return count;
 }
 
-export function listLists(db: Database, clientId: number, request: PageRequest): Promise<Page<RecipientList>> {
+export function listLists(
+  db: Database,
+  clientId: number,
+  request: PageRequest,
+): Promise<Page<RecipientList>> {
   const query = db
     .selectFrom('recipient_lists')
     .select(COLUMNS)
     .where('client_id', '=', clientId)
     .where('deleted_at', 'is', null);
-  return page(request, [v.string()], (list) => [list.key], (after, limit) =>
-    query
-      .$if(after !== undefined, (narrowed) => narrowed.where('key', '>', after![0]))
-      .orderBy('key')
-      .limit(limit)
-      .execute(),
+  return page(
+    request,
+    [v.string()],
+    (list) => [list.key],
+    (after, limit) =>
+      query
+        .$if(after !== undefined, (narrowed) => narrowed.where('key', '>', after![0]))
+        .orderBy('key')
+        .limit(limit)
+        .execute(),
   );
 }
 

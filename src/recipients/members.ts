@@ -50,7 +50,10 @@ export interface Member {
  * Reads the members of a bulk call: each on its own, so that one bad row rejects itself only. A key
  * or an address that stands twice in one call is rejected the second time.
  */
-export function readMembers(input: readonly unknown[]): { members: KeyedMember[]; rejected: RejectedMember[] } {
+export function readMembers(input: readonly unknown[]): {
+  members: KeyedMember[];
+  rejected: RejectedMember[];
+} {
   const members: KeyedMember[] = [];
   const rejected: RejectedMember[] = [];
   const keys = new Map<string, number>();
@@ -132,7 +135,8 @@ export async function upsertMembers(
     )
     select created, count(*) as count from written group by created
   `.execute(trx);
-  const count = (created: boolean) => written.rows.find((row) => row.created === created)?.count ?? 0;
+  const count = (created: boolean) =>
+    written.rows.find((row) => row.created === created)?.count ?? 0;
   return {
     created: count(true),
     updated: count(false),
@@ -207,12 +211,18 @@ export function listMembers(
     status === 'active' ? 'is' : 'is not',
     null,
   );
-  return page(request, [v.string()], (member) => [member.source_object_key], (after, limit) =>
-    query
-      .$if(after !== undefined, (narrowed) => narrowed.where('m.source_object_key', '>', after![0]))
-      .orderBy('m.source_object_key')
-      .limit(limit)
-      .execute(),
+  return page(
+    request,
+    [v.string()],
+    (member) => [member.source_object_key],
+    (after, limit) =>
+      query
+        .$if(after !== undefined, (narrowed) =>
+          narrowed.where('m.source_object_key', '>', after![0]),
+        )
+        .orderBy('m.source_object_key')
+        .limit(limit)
+        .execute(),
   );
 }
 

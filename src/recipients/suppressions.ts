@@ -48,7 +48,9 @@ export async function putSuppression(
     .insertInto('suppressions')
     .values({ client_id: clientId, address_hash: addressHash(clientId, address), ...changes })
     .onConflict((conflict) =>
-      conflict.columns(['client_id', 'address_hash']).doUpdateSet({ ...changes, updated_at: sql`now()` }),
+      conflict
+        .columns(['client_id', 'address_hash'])
+        .doUpdateSet({ ...changes, updated_at: sql`now()` }),
     )
     .returning([...COLUMNS, sql<boolean>`xmax = 0`.as('created')])
     .executeTakeFirstOrThrow();
@@ -79,20 +81,28 @@ export async function listSuppressions(
     .select(sql<string>`encode(address_hash, 'hex')`.as('hash'))
     .where('client_id', '=', clientId);
   const hash = v.pipe(v.string(), v.regex(/^([0-9a-f]{2})*$/u));
-  const found = await page(request, [hash], (row: Suppression & { hash: string }) => [row.hash], (after, limit) =>
-    query
-      .$if(after !== undefined, (narrowed) =>
-        narrowed.where('address_hash', '>', sql<Buffer>`decode(${after![0]}, 'hex')`),
-      )
-      .orderBy('address_hash')
-      .limit(limit)
-      .execute(),
+  const found = await page(
+    request,
+    [hash],
+    (row: Suppression & { hash: string }) => [row.hash],
+    (after, limit) =>
+      query
+        .$if(after !== undefined, (narrowed) =>
+          narrowed.where('address_hash', '>', sql<Buffer>`decode(${after![0]}, 'hex')`),
+        )
+        .orderBy('address_hash')
+        .limit(limit)
+        .execute(),
   );
   return { ...found, rows: found.rows.map(({ hash: _hash, ...suppression }) => suppression) };
 }
 
 /** @throws not_found */
-export async function deleteSuppression(trx: Trx, clientId: number, address: Address): Promise<void> {
+export async function deleteSuppression(
+  trx: Trx,
+  clientId: number,
+  address: Address,
+): Promise<void> {
   const deleted = await trx
     .deleteFrom('suppressions')
     .where('client_id', '=', clientId)

@@ -6,7 +6,10 @@ import type { Trx } from '../database/connect.ts';
 import type { ChunkRef } from '../queue.ts';
 
 /** Repeatable; does nothing to a chunk that is completed. */
-export async function settleChunk(trx: Trx, { client_id, send_id, chunk_no }: ChunkRef): Promise<void> {
+export async function settleChunk(
+  trx: Trx,
+  { client_id, send_id, chunk_no }: ChunkRef,
+): Promise<void> {
   await trx
     .selectFrom('sends')
     .select('id')

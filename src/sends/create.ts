@@ -11,7 +11,12 @@ import { DomainError, invalid, MAX_FIELD_ERRORS, type FieldError } from '../erro
 import { jsonObject, key, line } from '../fields.ts';
 import { enqueue } from '../queue.ts';
 import { findList } from '../recipients/lists.ts';
-import { contextErrors, requireTemplate, type Template, type Templates } from '../templates/registry.ts';
+import {
+  contextErrors,
+  requireTemplate,
+  type Template,
+  type Templates,
+} from '../templates/registry.ts';
 import { differingFields, digestRequest, type RequestDigest } from './digest.ts';
 
 /** Objects keyed by source_object_key. Not v.record, which drops a key such as "constructor". */
@@ -117,7 +122,10 @@ async function findReplay(
   throw new DomainError(
     'send_key_conflict',
     `The send_key was used for a different request; these fields differ: ${differing.join(', ')}.`,
-    differing.map((path) => ({ path, message: 'differs from the request first sent under this send_key' })),
+    differing.map((path) => ({
+      path,
+      message: 'differs from the request first sent under this send_key',
+    })),
   );
 }
 
@@ -129,7 +137,9 @@ function checkContexts(template: Template, input: SendInput): void {
   );
   for (const [memberKey, context] of Object.entries(input.recipient_context ?? {})) {
     if (errors.length >= MAX_FIELD_ERRORS) break;
-    errors.push(...contextErrors(template.recipientSchema, context, `recipient_context.${memberKey}`));
+    errors.push(
+      ...contextErrors(template.recipientSchema, context, `recipient_context.${memberKey}`),
+    );
   }
   if (errors.length > 0) throw invalid(errors);
 }
@@ -143,7 +153,10 @@ async function snapshotMembers(
   contexts: Record<string, JsonObject> | undefined,
 ): Promise<void> {
   const personal = contexts
-    ? { value: sql`p.value`, join: sql`left join jsonb_each(${JSON.stringify(contexts)}::jsonb) p on p.key = m.source_object_key` }
+    ? {
+        value: sql`p.value`,
+        join: sql`left join jsonb_each(${JSON.stringify(contexts)}::jsonb) p on p.key = m.source_object_key`,
+      }
     : { value: sql`null::jsonb`, join: sql`` };
   const { rows } = await sql<{ members: number; with_context: number }>`
     with snapshot as (

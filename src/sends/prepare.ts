@@ -31,8 +31,12 @@ export async function prepareChunk(trx: Trx, ref: ChunkRef): Promise<void> {
     .where('send_id', '=', send_id)
     .where('chunk_no', '=', chunk_no)
     .execute();
-  await enqueueChunks(trx, 'deliver_chunk', sql`
-    select ${client_id}::integer as client_id, ${send_id}::uuid as send_id, ${chunk_no}::integer as chunk_no`);
+  await enqueueChunks(
+    trx,
+    'deliver_chunk',
+    sql`
+    select ${client_id}::integer as client_id, ${send_id}::uuid as send_id, ${chunk_no}::integer as chunk_no`,
+  );
 }
 
 async function insertMessages(

@@ -5,6 +5,7 @@ import * as v from 'valibot';
 import type { Database } from '../database/connect.ts';
 import type { JsonObject, SendState } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
+import { isUuid } from '../fields.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
 
 export interface Counts {
@@ -43,7 +44,8 @@ const SELECT = sql`
 
 /** @throws not_found */
 export async function getSend(db: Database, clientId: number, id: string): Promise<Send> {
-  const { rows } = await sql<Send>`${SELECT} where s.client_id = ${clientId} and s.id = ${id}`.execute(db);
+  const { rows } =
+    await sql<Send>`${SELECT} where s.client_id = ${clientId} and s.id = ${id}`.execute(db);
   if (!rows[0]) throw notFound('The send');
   return rows[0];
 }
@@ -63,20 +65,28 @@ export function listSends(
   filter: { list_key?: string | undefined; state?: SendState | undefined },
   request: PageRequest,
 ): Promise<Page<Send>> {
-  return page(request, [v.pipe(v.string(), v.uuid())], (send: Send) => [send.id], async (after, limit) => {
-    const { rows } = await sql<Send>`
+  return page(
+    request,
+    [v.pipe(v.string(), v.uuid())],
+    (send: Send) => [send.id],
+    async (after, limit) => {
+      const { rows } = await sql<Send>`
       ${SELECT} where s.client_id = ${clientId}
         ${filter.list_key === undefined ? sql`` : sql`and s.list_key = ${filter.list_key}`}
         ${filter.state === undefined ? sql`` : sql`and s.state = ${filter.state}`}
         ${after === undefined ? sql`` : sql`and s.id < ${after[0]}`}
       order by s.id desc limit ${limit}`.execute(db);
-    return rows;
-  });
+      return rows;
+    },
+  );
 }
 
 /** For the command line, which may look at every client's sends. @throws not_found */
-export async function findSendById(db: Database, id: string): Promise<{ client_id: number; send_id: string }> {
-  if (!v.is(v.pipe(v.string(), v.uuid()), id)) throw notFound(`The send "${id}"`);
+export async function findSendById(
+  db: Database,
+  id: string,
+): Promise<{ client_id: number; send_id: string }> {
+  if (!isUuid(id)) throw notFound(`The send "${id}"`);
   const found = await db
     .selectFrom('sends')
     .select(['client_id', 'id as send_id'])

@@ -57,7 +57,8 @@ export function outcomeFor(signal: Signal, address: string): Outcome {
 /** What a negative reply to one recipient's mail means. */
 function refusalOutcome(reply: Reply, stage: Stage): Outcome {
   if (stage === 'auth') return { kind: 'deferred', reason: 'login_refused', reply: reply.text };
-  if (reply.code < 500) return { kind: 'deferred', reason: 'deferred_by_server', reply: reply.text };
+  if (reply.code < 500)
+    return { kind: 'deferred', reason: 'deferred_by_server', reply: reply.text };
   const enhanced = ENHANCED.exec(reply.text)?.[1] ?? '';
   return stage === 'rcpt' && NO_SUCH_MAILBOX.has(enhanced)
     ? { kind: 'failed', reason: 'hard_bounce', reply: reply.text, suppress: true }

@@ -140,7 +140,7 @@ export class SmtpPool {
         { from: envelope.from, to: envelope.to, size: raw.length },
         body as never,
         (error, info) => {
-          if (error) resolve(signalOf(error as SmtpError, 'mail', body.handedOver));
+          if (error) resolve(signalOf(error, 'mail', body.handedOver));
           else resolve({ kind: 'accepted', reply: info.response, refused: refusalsOf(info) });
         },
       );
@@ -194,7 +194,10 @@ export class SmtpPool {
 }
 
 /** Runs a command whose callback nodemailer forgets when the connection ends before the reply. */
-function whileOpen(smtp: SMTPConnection, command: (done: (error?: Error | null) => void) => void): Promise<void> {
+function whileOpen(
+  smtp: SMTPConnection,
+  command: (done: (error?: Error | null) => void) => void,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     const ended = () => reject(new Error('Connection closed unexpectedly'));
     smtp.once('end', ended);
@@ -214,7 +217,8 @@ function whileOpen(smtp: SMTPConnection, command: (done: (error?: Error | null) 
  */
 class TrackedBody {
   #raw: Buffer;
-  #target: NodeJS.WritableStream & { readableEnded?: boolean; readableLength?: number } = undefined as never;
+  #target: NodeJS.WritableStream & { readableEnded?: boolean; readableLength?: number } =
+    undefined as never;
 
   constructor(raw: Buffer) {
     this.#raw = raw;

@@ -52,7 +52,10 @@ async function versionOf(file: string): Promise<string> {
 }
 
 /** The file and what it imports by relative path, transitively, as far as it lies beside or below. */
-async function sourcesOf(file: string, found = new Map<string, string>()): Promise<Map<string, string>> {
+async function sourcesOf(
+  file: string,
+  found = new Map<string, string>(),
+): Promise<Map<string, string>> {
   if (found.has(file)) return found;
   const text = await readFile(file, 'utf8');
   found.set(file, text);

@@ -14,7 +14,10 @@ const TEXT_OPTIONS = {
   selectors: [
     ...HEADINGS.map((selector) => ({ selector, options: { uppercase: false } })),
     // RFC 3986, appendix C: a URL in text stands in angle brackets, so that it ends where it ends.
-    { selector: 'a', options: { linkBrackets: ['<', '>'] as [string, string], hideLinkHrefIfSameAsText: true } },
+    {
+      selector: 'a',
+      options: { linkBrackets: ['<', '>'] as [string, string], hideLinkHrefIfSameAsText: true },
+    },
   ],
 };
 

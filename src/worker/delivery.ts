@@ -28,9 +28,9 @@ export interface DeliveryOptions {
 export interface RunningDelivery {
   delivery: Delivery;
   /** Nothing more is claimed from now on. */
-  stop(): void;
+  stop: () => void;
   /** After everything in hand is recorded. */
-  close(): Promise<void>;
+  close: () => Promise<void>;
 }
 
 export async function createDelivery(options: DeliveryOptions): Promise<RunningDelivery> {

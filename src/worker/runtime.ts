@@ -24,7 +24,11 @@ export function runtime(): Promise<Delivery> {
 async function createForCommandLine(): Promise<Delivery> {
   const config = readConfig();
   const log = createLogger(config.logLevel);
-  const connection = connect({ url: requireDatabaseUrl(config), log, applicationName: 'rosterpost tasks' });
+  const connection = connect({
+    url: requireDatabaseUrl(config),
+    log,
+    applicationName: 'rosterpost tasks',
+  });
   const { delivery, close } = await createDelivery({
     connection,
     log,

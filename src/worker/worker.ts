@@ -1,6 +1,13 @@
 // A worker: one graphile-worker runner per lane, in one process, over one connection pool. Stopping
 // takes no new work, finishes what is in hand and records it.
-import { Logger as GraphileLogger, parseCronItems, run, type Runner, type Task, type TaskList } from 'graphile-worker';
+import {
+  Logger as GraphileLogger,
+  parseCronItems,
+  run,
+  type Runner,
+  type Task,
+  type TaskList,
+} from 'graphile-worker';
 import deliverChunk from '../../tasks/deliver_chunk.ts';
 import deliverUrgent from '../../tasks/deliver_urgent.ts';
 import expandSend from '../../tasks/expand_send.ts';
@@ -50,14 +57,18 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       runWith(delivery, () => task(payload, helpers));
   const runners: Runner[] = [];
   for (const lane of lanes) {
-    const taskList: TaskList = Object.fromEntries(LANES[lane].map((name) => [name, inDelivery(TASKS[name])]));
+    const taskList: TaskList = Object.fromEntries(
+      LANES[lane].map((name) => [name, inDelivery(TASKS[name])]),
+    );
     runners.push(
       await run({
         pgPool: connection.pool,
         taskList,
         concurrency: SLOTS[lane],
         noHandleSignals: true,
-        parsedCronItems: parseCronItems(CRON[lane] ? [{ task: CRON[lane], match: '* * * * *' }] : []),
+        parsedCronItems: parseCronItems(
+          CRON[lane] ? [{ task: CRON[lane], match: '* * * * *' }] : [],
+        ),
         logger: graphileLogger(log, lane),
         // Batched completion would leave a finished job locked when the worker stops.
         preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
@@ -86,11 +97,16 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
 }
 
 /** Calls `wake` again and again, one call at a time, until stopped. */
-function keepWaking(wake: () => Promise<unknown>, log: Logger): { stop(): void; done: Promise<void> } {
+function keepWaking(
+  wake: () => Promise<unknown>,
+  log: Logger,
+): { stop(): void; done: Promise<void> } {
   const stopping = new AbortController();
   const loop = async () => {
     while (!stopping.signal.aborted) {
-      await wake().catch((error: Error) => log.warn({ error: error.message }, 'due work not woken'));
+      await wake().catch((error: Error) =>
+        log.warn({ error: error.message }, 'due work not woken'),
+      );
       await pause(WAKE_MS, stopping.signal);
     }
   };
@@ -100,10 +116,14 @@ function keepWaking(wake: () => Promise<unknown>, log: Logger): { stop(): void; 
 function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => {
-      clearTimeout(timer);
-      resolve();
-    }, { once: true });
+    signal.addEventListener(
+      'abort',
+      () => {
+        clearTimeout(timer);
+        resolve();
+      },
+      { once: true },
+    );
   });
 }
 

@@ -15,7 +15,9 @@ export function useDatabase(): TestDatabase {
   const database = {} as TestDatabase;
 
   beforeAll(async () => {
-    await administer(`create database ${name} template ${inject('templateDatabase')} strategy file_copy`);
+    await administer(
+      `create database ${name} template ${inject('templateDatabase')} strategy file_copy`,
+    );
     const url = new URL(inject('adminUrl'));
     url.pathname = `/${name}`;
     const connection = connect({ url: url.href, log: createLogger('silent'), max: 40 });

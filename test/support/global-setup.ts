@@ -23,7 +23,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const server = await startServer();
   const template = `rosterpost_test_template_${process.pid}`;
   await administer(server.url, `create database ${template}`);
-  const connection = connect({ url: databaseUrl(server.url, template), log: createLogger('silent') });
+  const connection = connect({
+    url: databaseUrl(server.url, template),
+    log: createLogger('silent'),
+  });
   await migrate(connection);
   await connection.close();
   project.provide('adminUrl', server.url);

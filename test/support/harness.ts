@@ -10,7 +10,12 @@ import type { RetrySchedule } from '../../src/messages/retry.ts';
 import type { Send } from '../../src/sends/sends.ts';
 import { startListening, type Listening } from '../../src/commands/serve.ts';
 import { loadTemplates, type Templates } from '../../src/templates/registry.ts';
-import { startWorker, WORKER_CONNECTIONS, type Worker, type WorkerOptions } from '../../src/worker/worker.ts';
+import {
+  startWorker,
+  WORKER_CONNECTIONS,
+  type Worker,
+  type WorkerOptions,
+} from '../../src/worker/worker.ts';
 import { useDatabase, type TestDatabase } from './database.ts';
 import { SmtpSink } from './smtp-sink.ts';
 import { until } from './until.ts';
@@ -21,7 +26,12 @@ export interface Answer<Body = any> {
   headers: Headers;
 }
 
-export type Api = (method: string, path: string, body?: unknown, headers?: Record<string, string>) => Promise<Answer>;
+export type Api = (
+  method: string,
+  path: string,
+  body?: unknown,
+  headers?: Record<string, string>,
+) => Promise<Answer>;
 
 export interface Harness {
   database: TestDatabase;
@@ -61,7 +71,10 @@ export function useHarness(): Harness {
     const client = await harness.newClient('acme');
     harness.api = client.api;
     harness.key = client.key;
-    await harness.api('PUT', '/api/senders/courses', { email: 'courses@school.example', name: 'Courses' });
+    await harness.api('PUT', '/api/senders/courses', {
+      email: 'courses@school.example',
+      name: 'Courses',
+    });
   });
 
   afterEach(async () => {
@@ -71,7 +84,9 @@ export function useHarness(): Harness {
   });
 
   harness.newClient = async (name) => {
-    const key = await database.db.transaction().execute(async (trx) => createApiKey(trx, await createClient(trx, name)));
+    const key = await database.db
+      .transaction()
+      .execute(async (trx) => createApiKey(trx, await createClient(trx, name)));
     return { key, api: caller(() => harness.url, key) };
   };
 
@@ -123,7 +138,11 @@ export function caller(url: () => string, key: string): Api {
       ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
     const text = await response.text();
-    return { status: response.status, headers: response.headers, body: text === '' ? undefined : JSON.parse(text) };
+    return {
+      status: response.status,
+      headers: response.headers,
+      body: text === '' ? undefined : JSON.parse(text),
+    };
   };
 }
 

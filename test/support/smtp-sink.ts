@@ -68,14 +68,16 @@ export class SmtpSink {
   /** Accepted messages per recipient address. */
   countByRecipient(): Map<string, number> {
     const counts = new Map<string, number>();
-    for (const { to } of this.accepted) for (const address of to) counts.set(address, (counts.get(address) ?? 0) + 1);
+    for (const { to } of this.accepted)
+      for (const address of to) counts.set(address, (counts.get(address) ?? 0) + 1);
     return counts;
   }
 
   /** The one message an address got, parsed. */
   async mailTo(address: string): Promise<Email> {
     const [message, ...more] = this.accepted.filter((one) => one.to.includes(address));
-    if (!message || more.length > 0) throw new Error(`${address} got ${message ? more.length + 1 : 0} messages, not one`);
+    if (!message || more.length > 0)
+      throw new Error(`${address} got ${message ? more.length + 1 : 0} messages, not one`);
     return PostalMime.parse(message.raw);
   }
 }
