@@ -20,6 +20,8 @@ export interface ConnectOptions {
   /** Most connections of this pool; default 10. */
   max?: number;
   applicationName?: string;
+  /** Idle connections do not keep the process running. */
+  allowExitOnIdle?: boolean;
 }
 
 // int8 arrives as text by default. Ours are row numbers and counts, far below 2^53.
@@ -31,7 +33,13 @@ const types: pg.CustomTypesConfig = {
 };
 
 /** Opens a pool; connects on first use. `close` waits for the queries that are under way. */
-export function connect({ url, log, max = 10, applicationName }: ConnectOptions): Connection {
+export function connect({
+  url,
+  log,
+  max = 10,
+  applicationName,
+  allowExitOnIdle = false,
+}: ConnectOptions): Connection {
   const pool = new pg.Pool({
     connectionString: url,
     max,
@@ -43,6 +51,7 @@ export function connect({ url, log, max = 10, applicationName }: ConnectOptions)
     // Our statements are short; compiling a plan costs the snapshot of a large list 100 ms.
     options: '-c jit=off',
     keepAlive: true,
+    allowExitOnIdle,
   });
   pool.on('error', (error) => log.warn({ error: error.message }, 'idle database connection lost'));
   pool.on('connect', (client) =>

@@ -52,11 +52,13 @@ export class SmtpPool {
   #free: number;
   readonly #options: SmtpOptions;
   readonly #log: Logger;
+  readonly #idleMs: number;
   readonly #idle: OpenConnection[] = [];
   readonly #waiting: { most: number; resolve: (places: number) => void }[] = [];
   #closed = false;
 
-  constructor(options: SmtpOptions, size: number, log: Logger) {
+  constructor(options: SmtpOptions, size: number, log: Logger, idleMs = IDLE_MS) {
+    this.#idleMs = idleMs;
     this.#options = options;
     this.size = size;
     this.#free = size;
@@ -170,7 +172,7 @@ export class SmtpPool {
         return;
       }
     }
-    connection.idleTimer = setTimeout(() => smtp.quit(), IDLE_MS).unref();
+    connection.idleTimer = setTimeout(() => smtp.quit(), this.#idleMs).unref();
     this.#idle.push(connection);
   }
 

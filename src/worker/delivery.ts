@@ -23,6 +23,8 @@ export interface DeliveryOptions {
   smtpUrl: string;
   lanes: readonly Lane[];
   retry?: RetrySchedule;
+  /** How long an SMTP connection is kept for the next message; default 10 s. */
+  smtpIdleMs?: number;
 }
 
 export interface RunningDelivery {
@@ -34,7 +36,15 @@ export interface RunningDelivery {
 }
 
 export async function createDelivery(options: DeliveryOptions): Promise<RunningDelivery> {
-  const { connection, log, templates, smtpUrl, lanes, retry = RETRY_SCHEDULE } = options;
+  const {
+    connection,
+    log,
+    templates,
+    smtpUrl,
+    lanes,
+    retry = RETRY_SCHEDULE,
+    smtpIdleMs,
+  } = options;
   const { db } = connection;
   const { id: worker } = await db
     .insertInto('workers')
@@ -48,10 +58,10 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       .where('stopped_at', 'is', null)
       .execute()
       .catch((error: Error) => log.warn({ error: error.message }, 'heartbeat not written'));
-  }, HEARTBEAT_MS);
+  }, HEARTBEAT_MS).unref();
   const smtp = parseSmtpUrl(smtpUrl);
-  const bulk = new SmtpPool(smtp, BULK_CONNECTIONS, log);
-  const urgent = new SmtpPool(smtp, URGENT_CONNECTIONS, log);
+  const bulk = new SmtpPool(smtp, BULK_CONNECTIONS, log, smtpIdleMs);
+  const urgent = new SmtpPool(smtp, URGENT_CONNECTIONS, log, smtpIdleMs);
   const stopping = new AbortController();
   return {
     delivery: {

@@ -28,6 +28,7 @@ async function createForCommandLine(): Promise<Delivery> {
     url: requireDatabaseUrl(config),
     log,
     applicationName: 'rosterpost tasks',
+    allowExitOnIdle: true,
   });
   const { delivery, close } = await createDelivery({
     connection,
@@ -35,6 +36,7 @@ async function createForCommandLine(): Promise<Delivery> {
     templates: await loadTemplates(),
     smtpUrl: requireSmtpUrl(config),
     lanes: [],
+    smtpIdleMs: 100, // the command line waits one second for us to end
   });
   process.once('beforeExit', () => void close().then(() => connection.close()));
   return delivery;
