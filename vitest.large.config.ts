@@ -2,6 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 /** Full-size runs: one at a time, with time. */
 export default defineConfig({
+  oxc: { jsx: { runtime: 'automatic', development: false } },
   test: {
     include: ['test/large/**/*.test.ts'],
     // React's development build renders three times slower, and is not what runs in production.

@@ -47,10 +47,18 @@ function encode(key: readonly (string | number)[]): string {
 
 function decode<Schemas extends KeySchema[]>(cursor: string, schemas: Schemas): KeyOf<Schemas> {
   try {
-    const text = Buffer.from(cursor, 'base64url').toString('utf8');
-    if (/\\u0000|\u0000|\ufffd/u.test(text)) throw new Error('not a key');
-    return v.parse(v.strictTuple(schemas as never), JSON.parse(text)) as KeyOf<Schemas>;
+    const bytes = Buffer.from(cursor, 'base64url');
+    const text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    const key = v.parse(v.strictTuple(schemas as never), JSON.parse(text)) as KeyOf<Schemas>;
+    // Only what encode makes: no other spelling, and nothing PostgreSQL cannot compare with.
+    const storable = key.every((part) => typeof part === 'number' || isStorable(part));
+    if (storable && encode(key) === cursor) return key;
   } catch {
-    throw invalid([{ path: 'cursor', message: 'must be a next_cursor of an earlier answer' }]);
+    // not base64url, not UTF-8, not JSON or not such a key: told below
   }
+  throw invalid([{ path: 'cursor', message: 'must be a next_cursor of an earlier answer' }]);
+}
+
+function isStorable(text: string): boolean {
+  return text.isWellFormed() && !text.includes('\u0000');
 }

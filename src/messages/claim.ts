@@ -60,7 +60,12 @@ export async function claimFromChunk(
   rules: SendRules,
   limit: number,
 ): Promise<{ claimed: ClaimedMessage[]; skipped: number }> {
-  const { joins, reason } = eligibility(rules, sql`due.source_object_key`);
+  const { joins, reason } = eligibility(
+    chunk.client_id,
+    rules,
+    sql`due.contact_id`,
+    sql`due.source_object_key`,
+  );
   const { rows } = await sql<ClaimedMessage & { state: string }>`
     with fence as materialized (
       select from workers where id = ${worker} and stopped_at is null for share
@@ -72,7 +77,7 @@ export async function claimFromChunk(
       for no key update
     ),
     due as materialized (
-      select m.id, m.contact_id, m.source_object_key
+      select m.ctid as row, m.contact_id, m.source_object_key
       from messages m
       where m.client_id = ${chunk.client_id} and m.send_id = ${chunk.send_id}
         and m.position between ${chunk.first_position} and ${chunk.last_position}
@@ -86,9 +91,8 @@ export async function claimFromChunk(
       for update of m skip locked
     ),
     judged as (
-      select due.id, c.email_given, c.name, ${reason} as reason
+      select due.row, c.email_given, c.name, ${reason} as reason
       from due
-      join contacts c on c.client_id = ${chunk.client_id} and c.id = due.contact_id
       ${joins}
     ),
     claimed as (
@@ -99,7 +103,7 @@ export async function claimFromChunk(
         claimed_at = case when j.reason is null then now() end,
         settled_at = case when j.reason is not null then now() end
       from judged j
-      where m.client_id = ${chunk.client_id} and m.id = j.id
+      where m.ctid = j.row -- locked above, so it stays where it is
       returning m.id, m.state, m.reason, m.position, m.attempts, m.created_at, m.claimed_at,
         j.email_given, j.name
     ),

@@ -44,7 +44,12 @@ async function insertMessages(
   ref: ChunkRef,
   chunk: SendRules & { first_position: number; last_position: number },
 ): Promise<void> {
-  const { joins, reason } = eligibility(chunk, sql`r.source_object_key`);
+  const { joins, reason } = eligibility(
+    ref.client_id,
+    chunk,
+    sql`r.contact_id`,
+    sql`r.source_object_key`,
+  );
   await sql`
     with made as (
       insert into messages
@@ -54,7 +59,6 @@ async function insertMessages(
         ${reason},
         case when ${reason} is not null then now() end
       from send_recipients r
-      join contacts c on c.client_id = r.client_id and c.id = r.contact_id
       ${joins}
       where r.client_id = ${ref.client_id} and r.send_id = ${ref.send_id}
         and r.position between ${chunk.first_position} and ${chunk.last_position}

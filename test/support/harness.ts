@@ -46,7 +46,11 @@ export interface Harness {
   startWorker(options?: Partial<WorkerOptions>): Promise<Worker>;
   /** Starts a worker, waits until the send has nothing queued, stops it; returns the send. */
   drain(sendId: string): Promise<Send>;
-  waitFor(sendId: string, condition: (send: Send) => boolean): Promise<Send>;
+  waitFor(
+    sendId: string,
+    condition: (send: Send) => boolean | Promise<boolean>,
+    timeoutMs?: number,
+  ): Promise<Send>;
 }
 
 /** Retries in milliseconds where the product waits minutes. */
@@ -109,12 +113,17 @@ export function useHarness(): Harness {
     return worker;
   };
 
-  harness.waitFor = (sendId, condition) =>
-    until(`send ${sendId}`, async () => {
-      const { body } = await harness.api('GET', `/api/sends/${sendId}`);
-      expectAddsUp(body.send);
-      return condition(body.send as Send) && (body.send as Send);
-    });
+  harness.waitFor = (sendId, condition, timeoutMs) =>
+    until(
+      `send ${sendId}`,
+      async () => {
+        const { body } = await harness.api('GET', `/api/sends/${sendId}`);
+        const send = body.send as Send;
+        expectAddsUp(send);
+        return (await condition(send)) && send;
+      },
+      timeoutMs,
+    );
 
   harness.drain = async (sendId) => {
     const worker = await harness.startWorker();

@@ -1,0 +1,100 @@
+// The commands, as processes: what they print, how they end.
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { expect, it } from 'vitest';
+import { rootFile } from '../../src/root.ts';
+import { caller, scoreSend, useHarness } from '../support/harness.ts';
+
+const h = useHarness();
+const run = promisify(execFile);
+
+async function rosterpost(args: string[], env: Record<string, string> = {}) {
+  return execute(process.execPath, ['--import', 'tsx', rootFile('src/cli.ts'), ...args], env);
+}
+
+async function execute(file: string, args: string[], env: Record<string, string>) {
+  const options = {
+    cwd: rootFile(),
+    env: { ...process.env, DATABASE_URL: h.database.url, ...env },
+  };
+  try {
+    const { stdout, stderr } = await run(file, args, options);
+    return { code: 0, stdout, stderr };
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code: number; stdout: string; stderr: string };
+    return { code, stdout, stderr };
+  }
+}
+
+it('makes clients and keys, lists and revokes them', async () => {
+  expect(await rosterpost(['client', 'create', 'shop', '--name', 'The Shop'])).toMatchObject({
+    code: 0,
+  });
+  const again = await rosterpost(['client', 'create', 'shop']);
+  expect(again).toMatchObject({ code: 1, stdout: '' });
+  expect(again.stderr).toContain('exists already');
+  const { stdout } = await rosterpost(['key', 'create', 'shop', '--name', 'ci']);
+  const key = stdout.trim();
+  expect(key).toMatch(/^rp_\w{8}_\w{32}$/);
+  const api = caller(() => h.url, key);
+  expect((await api('GET', '/api/senders')).status).toBe(200);
+  const list = await rosterpost(['key', 'list']);
+  expect(list.stdout).toContain(`${key.slice(0, 11)}\tshop\tci\tlive`);
+  expect(list.stdout).not.toContain(key);
+  expect(await rosterpost(['key', 'revoke', key.slice(0, 11)])).toMatchObject({ code: 0 });
+  expect((await api('GET', '/api/senders')).status).toBe(401);
+  expect(await rosterpost(['key', 'revoke', 'rp_nothing1'])).toMatchObject({ code: 1 });
+  expect(await rosterpost(['key', 'create', 'nobody'])).toMatchObject({ code: 1 });
+});
+
+it('ends with 2 for wrong usage and 1 for a wrong configuration, saying everything that is wrong', async () => {
+  expect(await rosterpost(['nonsense'])).toMatchObject({ code: 2 });
+  expect(await rosterpost(['work', '--lanes', 'urgent,fast'])).toMatchObject({ code: 2 });
+  expect(await rosterpost(['send', 'watch'])).toMatchObject({ code: 2 });
+  expect(await rosterpost(['--help'])).toMatchObject({ code: 0 });
+  const wrong = await rosterpost(['serve'], {
+    DATABASE_URL: 'mysql://x',
+    PORT: '99999',
+    SMTP_URL: 'mail',
+    LOG_LEVEL: 'loud',
+  });
+  expect(wrong.code).toBe(1);
+  for (const name of ['DATABASE_URL', 'PORT', 'SMTP_URL', 'LOG_LEVEL'])
+    expect(wrong.stderr).toContain(`- ${name} `);
+  const away = await rosterpost(['migrate'], { DATABASE_URL: 'postgres://x:y@127.0.0.1:1/z' });
+  expect(away.code).toBe(1);
+  expect(away.stderr).toContain('The database cannot be reached');
+});
+
+it('migrates, also twice at once', async () => {
+  const both = await Promise.all([rosterpost(['migrate']), rosterpost(['migrate'])]);
+  expect(both.map((one) => one.code)).toEqual([0, 0]);
+});
+
+it('watches a send to its end', async () => {
+  await h.api('PUT', '/api/recipient-lists/l/members/1', { email: 'a@list.example' });
+  const { body } = await h.api('POST', '/api/recipient-lists/l/send', scoreSend());
+  const watching = rosterpost(['send', 'watch', body.send.id]);
+  await h.drain(body.send.id);
+  const { code, stdout } = await watching;
+  expect(code).toBe(0);
+  expect(stdout).toContain(
+    'completed: intended 1 = queued 0 + sent 1 + failed 0 + skipped 0 + unknown 0',
+  );
+});
+
+it('lets the graphile-worker command line run the pending jobs', async () => {
+  await h.api('PUT', '/api/recipient-lists/l/members/1', { email: 'a@list.example' });
+  const { body } = await h.api('POST', '/api/recipient-lists/l/send', scoreSend());
+  const { code, stdout, stderr } = await execute('npx', ['graphile-worker', '--once'], {
+    SMTP_URL: h.sink.url,
+    NODE_ENV: 'production',
+  });
+  expect(code, stderr).toBe(0);
+  expect(stdout + stderr).toContain('deliver_chunk');
+  const { body: after } = await h.api('GET', `/api/sends/${body.send.id}`);
+  expect(after.send).toMatchObject({ state: 'completed', counts: { sent: 1 } });
+  expect(h.sink.accepted).toHaveLength(1);
+  const { rows } = await h.database.pool.query('select from workers where stopped_at is null');
+  expect(rows).toHaveLength(0);
+});
