@@ -22,9 +22,6 @@ import {
 
 const run = promisify(execFile);
 const USER = 'rosterpost';
-/** How long a server of a killed run may take to end by itself. */
-const PATIENCE_MS = 15_000;
-
 export interface EmbeddedPostgres {
   /** Of the database `rosterpost`. */
   url: string;
@@ -36,12 +33,15 @@ export interface EmbeddedOptions {
   folder: string;
   /** Server settings beyond the defaults, such as `{ fsync: 'off' }`. */
   settings?: Record<string, string>;
+  /** How long a server of a killed run may take to end by itself; default 15 s. */
+  patienceMs?: number;
 }
 
 /** @throws EmbeddedPostgresError with what stands in the way and what to do about it. */
 export async function startEmbedded({
   folder,
   settings = {},
+  patienceMs = 15_000,
 }: EmbeddedOptions): Promise<EmbeddedPostgres> {
   const binaries = await findBinaries();
   const account = await findAccount();
@@ -50,7 +50,7 @@ export async function startEmbedded({
   const cluster = path.join(folder, 'postgres');
   await requireReachable(cluster, account);
   const password = await initialise(cluster, binaries, account);
-  await endPredecessor(cluster, password, binaries, account);
+  await endPredecessor({ cluster, password, binaries, account, patienceMs });
   const port = await freePort();
   const server = await startServer({ cluster, port, binaries, account, settings });
   await waitUntilReady(server, port, password, path.join(folder, 'postgres.log'));
@@ -116,12 +116,14 @@ function asAccount(account: Account | undefined): { uid?: number; gid?: number }
 }
 
 /** Leaves no server in `cluster`, or throws where one runs that is not a leftover of ours. */
-async function endPredecessor(
-  cluster: string,
-  password: string,
-  { pg_ctl }: Binaries,
-  account?: Account,
-): Promise<void> {
+async function endPredecessor(options: {
+  cluster: string;
+  password: string;
+  binaries: Binaries;
+  account: Account | undefined;
+  patienceMs: number;
+}): Promise<void> {
+  const { cluster, password, binaries, account, patienceMs } = options;
   const pidFile = path.join(cluster, 'postmaster.pid');
   for (const since = Date.now(); ; await delay(100)) {
     const lines = await readFile(pidFile, 'utf8').then(
@@ -138,13 +140,13 @@ async function endPredecessor(
       );
     }
     if (owner !== undefined) {
-      await run(pg_ctl, ['stop', '-w', '-m', 'fast', '-D', cluster], {
+      await run(binaries.pg_ctl, ['stop', '-w', '-m', 'fast', '-D', cluster], {
         ...asAccount(account),
         cwd: cluster,
       });
       return;
     }
-    if (Date.now() - since < PATIENCE_MS) continue;
+    if (Date.now() - since < patienceMs) continue;
     if (await isPostgres(pid)) {
       throw new EmbeddedPostgresError(
         `A PostgreSQL server (process ${pid}) that this program did not start runs in ${cluster}. Stop it, or set DATA_DIR to another folder.`,

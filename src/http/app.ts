@@ -14,6 +14,7 @@ import { lists } from './lists.ts';
 import { members } from './members.ts';
 import { messages } from './messages.ts';
 import { problemOf, problemResponse } from './problem.ts';
+import { readQuery } from './request.ts';
 import { senders } from './senders.ts';
 import { sends } from './sends.ts';
 import { suppressions } from './suppressions.ts';
@@ -36,12 +37,13 @@ export function createApp(services: Services) {
   app.notFound((c) =>
     problemResponse(c, problemOf(notFound(`${c.req.method} ${c.req.path}`), services.log)),
   );
-  app.use(decodablePath);
+  app.use(decodableUrl);
 
   app.route('/', health(services));
 
   const api = new Hono<ApiEnv>();
   api.use(requireKey(services));
+  api.use(writesTakeNoQuery);
   api.route('/senders', senders(services));
   api.route('/contacts', contacts(services));
   api.route('/suppressions', suppressions(services));
@@ -54,13 +56,30 @@ export function createApp(services: Services) {
   return app;
 }
 
-/** A path that is no UTF-8 after percent-decoding names nothing; hono would take it literally. */
-const decodablePath = createMiddleware(async (c, next) => {
-  try {
-    decodeURIComponent(new URL(c.req.url).pathname);
-  } catch {
+/** What is no UTF-8 after percent-decoding says nothing; hono would take it literally. */
+const decodableUrl = createMiddleware(async (c, next) => {
+  const { pathname, search } = new URL(c.req.url);
+  if (!isDecodable(pathname)) {
     throw invalid([{ path: 'path', message: 'must be percent-encoded UTF-8' }]);
   }
+  if (!isDecodable(search)) {
+    throw invalid([{ path: 'query', message: 'must be percent-encoded UTF-8' }]);
+  }
+  await next();
+});
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Like an unknown field, a query that a write would ignore is refused. */
+const writesTakeNoQuery = createMiddleware(async (c, next) => {
+  if (c.req.method !== 'GET' && c.req.method !== 'HEAD') readQuery(c, {});
   await next();
 });
 

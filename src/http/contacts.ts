@@ -2,7 +2,7 @@
 import { Hono } from 'hono';
 import { ContactInput, getContact, putContact } from '../recipients/contacts.ts';
 import type { ApiEnv, Services } from './app.ts';
-import { addressParam, readJson } from './request.ts';
+import { addressParam, noQuery, readJson } from './request.ts';
 
 export function contacts({ db }: Services) {
   const app = new Hono<ApiEnv>();
@@ -16,7 +16,7 @@ export function contacts({ db }: Services) {
     return c.json({ contact }, created ? 201 : 200);
   });
 
-  app.get('/:email', async (c) => {
+  app.get('/:email', noQuery, async (c) => {
     const { contact, suppression, lists } = await getContact(db, c.var.client.id, addressParam(c));
     return c.json({ contact: { ...contact, suppression: suppression ?? null, lists } });
   });

@@ -9,7 +9,7 @@ import {
   putList,
 } from '../recipients/lists.ts';
 import type { ApiEnv, Services } from './app.ts';
-import { keyParam, PAGE_QUERY, readJson, readQuery } from './request.ts';
+import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 export function lists({ db }: Services) {
   const app = new Hono<ApiEnv>();
@@ -28,7 +28,7 @@ export function lists({ db }: Services) {
     return c.json({ recipient_list: list }, created ? 201 : 200);
   });
 
-  app.get('/:key', async (c) => {
+  app.get('/:key', noQuery, async (c) => {
     const { id, list } = await findList(db, c.var.client.id, keyParam(c, 'key'));
     const active_members = await countActiveMembers(db, c.var.client.id, id);
     return c.json({ recipient_list: { ...list, active_members } });

@@ -5,7 +5,7 @@ import { MESSAGE_STATES } from '../database/schema.ts';
 import { getMessage, listMessagesOfSend, listMessagesTo } from '../messages/messages.ts';
 import { getSend } from '../sends/sends.ts';
 import type { ApiEnv, Services } from './app.ts';
-import { idParam, PAGE_QUERY, readAddress, readQuery } from './request.ts';
+import { idParam, noQuery, PAGE_QUERY, readAddress, readQuery } from './request.ts';
 
 export function messages({ db }: Services) {
   const app = new Hono<ApiEnv>();
@@ -26,7 +26,7 @@ export function messages({ db }: Services) {
     return c.json({ messages: page.rows, next_cursor: page.next_cursor });
   });
 
-  app.get('/messages/:id', async (c) => {
+  app.get('/messages/:id', noQuery, async (c) => {
     const message = await getMessage(db, c.var.client.id, idParam(c, 'The message'));
     return c.json({ message });
   });

@@ -2,6 +2,7 @@
 // and every error names the field. What PostgreSQL cannot hold (NUL, lone surrogates) or what only
 // an attacker sends (depth, __proto__) is refused here, once for all routes.
 import type { Context } from 'hono';
+import { createMiddleware } from 'hono/factory';
 import * as v from 'valibot';
 import { DomainError, invalid, MAX_FIELD_ERRORS, notFound, type FieldError } from '../errors.ts';
 import { isKey, issuesToErrors, isUuid } from '../fields.ts';
@@ -25,14 +26,14 @@ export async function readJson<Schema extends v.GenericSchema>(
     );
   }
   const value = parseJson(await readBytes(c, limit));
-  const flaws = findFlaws(value);
-  if (flaws.length > 0) throw invalid(flaws);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw invalid(
       [{ path: '', message: 'the body must be a JSON object' }],
       'The body must be a JSON object.',
     );
   }
+  const flaws = findFlaws(value);
+  if (flaws.length > 0) throw invalid(flaws);
   const parsed = v.safeParse(schema, value);
   if (!parsed.success) throw invalid(issuesToErrors(parsed.issues));
   return parsed.output;
@@ -148,6 +149,12 @@ export const PAGE_QUERY = {
   ),
 };
 
+/** For a GET that takes none. @throws validation_failed */
+export const noQuery = createMiddleware(async (c, next) => {
+  readQuery(c, {});
+  await next();
+});
+
 /** A key in the path. @throws validation_failed */
 export function keyParam(c: Context, name: string): string {
   const text = c.req.param(name) ?? '';
@@ -167,6 +174,13 @@ export function readAddress(text: string, path: string): Address {
   const parsed = parseAddress(text);
   if (typeof parsed === 'string') throw invalid([{ path, message: parsed }]);
   return parsed;
+}
+
+/** A send_key in the path; what cannot be stored names nothing. @throws not_found */
+export function sendKeyParam(c: Context): string {
+  const text = c.req.param('send_key') ?? '';
+  if (!textFlaw(text)) return text;
+  throw notFound('The send');
 }
 
 /** An id in the path; what is no UUID names nothing. @throws not_found */

@@ -5,7 +5,16 @@ import { SEND_STATES } from '../database/schema.ts';
 import { SendInput, triggerSend } from '../sends/create.ts';
 import { getSend, getSendByKey, listSends } from '../sends/sends.ts';
 import type { ApiEnv, Services } from './app.ts';
-import { idParam, keyParam, MIB, PAGE_QUERY, readJson, readQuery } from './request.ts';
+import {
+  idParam,
+  keyParam,
+  MIB,
+  noQuery,
+  PAGE_QUERY,
+  readJson,
+  readQuery,
+  sendKeyParam,
+} from './request.ts';
 
 export function sends({ db, templates }: Services) {
   const app = new Hono<ApiEnv>();
@@ -29,12 +38,12 @@ export function sends({ db, templates }: Services) {
     return c.json({ sends: page.rows, next_cursor: page.next_cursor });
   });
 
-  app.get('/sends/by-key/:send_key', async (c) => {
-    const send = await getSendByKey(db, c.var.client.id, c.req.param('send_key'));
+  app.get('/sends/by-key/:send_key', noQuery, async (c) => {
+    const send = await getSendByKey(db, c.var.client.id, sendKeyParam(c));
     return c.json({ send });
   });
 
-  app.get('/sends/:id', async (c) => {
+  app.get('/sends/:id', noQuery, async (c) => {
     const send = await getSend(db, c.var.client.id, idParam(c, 'The send'));
     return c.json({ send });
   });

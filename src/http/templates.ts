@@ -12,7 +12,7 @@ import type { ContextSchema } from '../templates/define.ts';
 import { contextErrors, type Contexts, type Template } from '../templates/registry.ts';
 import { renderTemplate } from '../templates/render.ts';
 import type { ApiEnv, Services } from './app.ts';
-import { keyParam, PAGE_QUERY, readJson, readQuery } from './request.ts';
+import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 const contexts = {
   shared_context: v.optional(v.nullable(jsonObject())),
@@ -47,7 +47,7 @@ export function templates({ db, templates }: Services) {
     return c.json({ templates: found.rows.map(templateBody), next_cursor: found.next_cursor });
   });
 
-  app.get('/:key', (c) => c.json({ template: templateBody(find(keyParam(c, 'key'))) }));
+  app.get('/:key', noQuery, (c) => c.json({ template: templateBody(find(keyParam(c, 'key'))) }));
 
   app.post('/:key/preview', async (c) => {
     const template = find(keyParam(c, 'key'));

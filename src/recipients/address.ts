@@ -13,10 +13,13 @@ export interface Address {
 // ASCII, but no space or format character).
 const LOCAL = /^[a-z0-9!#$%&'*+/=?^_`{|}~\-\p{L}\p{M}\p{N}\p{S}\p{P}]+$/iu;
 const ASCII_SPECIALS = /[()<>[\]:;@\\,"]/u;
+const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/u;
 const LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/u;
 
 /** The address, or a message saying what is wrong with it. */
 export function parseAddress(text: string): Address | string {
+  // Before trimming, which would take a line break at the end for a space.
+  if (CONTROLS.test(text)) return 'must not have line breaks or other control characters';
   const given = text.trim().normalize('NFC');
   const at = given.lastIndexOf('@');
   if (at < 1) return 'must be an email address such as name@example.com';

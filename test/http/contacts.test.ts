@@ -102,7 +102,10 @@ describe('GET /api/contacts/{email}', () => {
       { list_key: 'a', source_object_key: 'k-a', consent: 'subscribed' },
       { list_key: 'b', source_object_key: 'k-b', consent: 'pending' },
     ]);
-    await h.api('PUT', '/api/suppressions/ada@list.example', { reason: 'complaint', note: 'abuse' });
+    await h.api('PUT', '/api/suppressions/ada@list.example', {
+      reason: 'complaint',
+      note: 'abuse',
+    });
     const { body: suppressed } = await h.api('GET', '/api/contacts/ada@list.example');
     expect(suppressed.contact.suppression).toMatchObject({ reason: 'complaint', note: 'abuse' });
     expectTimestamps(suppressed.contact.suppression);

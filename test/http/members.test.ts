@@ -56,7 +56,12 @@ describe('PUT …/members/{source_object_key}', () => {
   });
 
   it('leaves absent fields as they are; null clears the name', async () => {
-    await put('k1', { email: 'ada@list.example', name: 'Ada', consent: 'pending', metadata: { a: 1 } });
+    await put('k1', {
+      email: 'ada@list.example',
+      name: 'Ada',
+      consent: 'pending',
+      metadata: { a: 1 },
+    });
     const cases: [object, object][] = [
       [{ consent: 'subscribed' }, { name: 'Ada', consent: 'subscribed', metadata: { a: 1 } }],
       [{ metadata: { b: 2 } }, { name: 'Ada', consent: 'subscribed', metadata: { b: 2 } }],
@@ -125,7 +130,16 @@ describe('PUT …/members/{source_object_key}', () => {
   });
 
   it('takes odd keys, also ones that look like routes', async () => {
-    const keys = ['bulk-upsert', 'import', '100%', '%2F', 'a@b:c', 'ü 🎓', 'constructor', '__proto__'];
+    const keys = [
+      'bulk-upsert',
+      'import',
+      '100%',
+      '%2F',
+      'a@b:c',
+      'ü 🎓',
+      'constructor',
+      '__proto__',
+    ];
     for (const [index, key] of keys.entries()) {
       const { status, body } = await put(key, { email: `p${index}@list.example` });
       expect([status, body.member?.source_object_key], key).toEqual([201, key]);
@@ -136,7 +150,12 @@ describe('PUT …/members/{source_object_key}', () => {
 
 describe('DELETE …/members/{source_object_key}', () => {
   beforeEach(async () => {
-    await put('k1', { email: 'ada@list.example', name: 'Ada', consent: 'pending', metadata: { a: 1 } });
+    await put('k1', {
+      email: 'ada@list.example',
+      name: 'Ada',
+      consent: 'pending',
+      metadata: { a: 1 },
+    });
   });
 
   it('takes the member out of the list and keeps the row; a second time changes nothing', async () => {
@@ -248,7 +267,8 @@ describe('POST …/members/bulk-upsert', () => {
       {
         index: 2,
         source_object_key: 'a/b',
-        message: 'source_object_key: must be 1 to 255 characters without "/" and control characters',
+        message:
+          'source_object_key: must be 1 to 255 characters without "/" and control characters',
       },
       { index: 3, source_object_key: null, message: 'source_object_key: is required' },
       { index: 4, source_object_key: 'k4', message: 'email: is required' },
@@ -287,7 +307,11 @@ describe('POST …/members/bulk-upsert', () => {
         source_object_key: 'k1',
         message: 'source_object_key: stands already at index 0 of this call',
       },
-      { index: 2, source_object_key: 'k2', message: 'email: stands already at index 0 of this call' },
+      {
+        index: 2,
+        source_object_key: 'k2',
+        message: 'email: stands already at index 0 of this call',
+      },
     ]);
     expect(await active()).toEqual({ k1: 'ada@list.example', k3: 'cid@list.example' });
   });

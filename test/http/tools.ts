@@ -88,13 +88,14 @@ export interface RawAnswer {
 }
 
 /**
- * Writes the bytes to a new connection and reads the first answer. `keepOpen` does not end our side,
- * for requests whose body never comes.
+ * Writes the bytes to a new connection and reads the first answer; undefined where the server closes
+ * without one. `end` ends our side after the bytes, for requests that stop in the middle: to Node
+ * that is a client that went away.
  */
 export function exchange(
   url: string,
   parts: (string | Buffer)[],
-  { keepOpen = false } = {},
+  { end = false } = {},
 ): Promise<RawAnswer | undefined> {
   const { hostname, port } = new URL(url);
   return new Promise((resolve, reject) => {
@@ -116,7 +117,7 @@ export function exchange(
     // The server may close while we still write: what it said before counts.
     socket.on('error', finish);
     for (const part of parts) socket.write(part);
-    if (!keepOpen) socket.end();
+    if (end) socket.end();
   });
 }
 

@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { afterAll, beforeAll, beforeEach, inject } from 'vitest';
-import { connect, type Connection, type Database } from '../../src/database/connect.ts';
+import { connect, type Connection } from '../../src/database/connect.ts';
 import { createLogger } from '../../src/log.ts';
 
 export interface TestDatabase extends Connection {
@@ -25,7 +25,7 @@ export function useDatabase(): TestDatabase {
   });
 
   beforeEach(async () => {
-    await deleteEverything(database.db, database.pool);
+    await deleteEverything(database.pool);
   });
 
   afterAll(async () => {
@@ -37,15 +37,34 @@ export function useDatabase(): TestDatabase {
   return database;
 }
 
-async function deleteEverything(db: Database, pool: pg.Pool): Promise<void> {
-  void db;
-  await pool.query(`
-    delete from message_recipients; delete from single_emails; delete from messages;
-    delete from send_chunks; delete from send_recipients; delete from sends;
-    delete from list_unsubscribes; delete from list_members; delete from recipient_lists;
-    delete from suppressions; delete from contacts; delete from senders; delete from api_keys;
-    delete from clients; delete from workers; delete from graphile_worker._private_jobs;
-  `);
+// Children before parents.
+const TABLES = [
+  'message_recipients',
+  'single_emails',
+  'messages',
+  'send_chunks',
+  'send_recipients',
+  'sends',
+  'list_unsubscribes',
+  'list_members',
+  'recipient_lists',
+  'suppressions',
+  'contacts',
+  'senders',
+  'api_keys',
+  'clients',
+  'workers',
+  'graphile_worker._private_jobs',
+];
+
+/** Deleting a few rows from every table takes 1.5 ms, truncating them all 50; many rows the reverse. */
+async function deleteEverything(pool: pg.Pool): Promise<void> {
+  const { rowCount } = await pool.query('select from contacts limit 2001');
+  await pool.query(
+    rowCount! > 2000
+      ? `truncate ${TABLES.join(', ')}`
+      : TABLES.map((table) => `delete from ${table};`).join(''),
+  );
 }
 
 async function administer(statement: string): Promise<void> {
