@@ -6,6 +6,7 @@
 --   messages: one per snapshot row, or a single email with its message_recipients
 --
 -- Lock order everywhere: send, chunk (ascending), messages.
+-- Contexts are json, not jsonb: a mail that lays out any data keeps the order of its keys.
 
 create table workers (
   id bigint generated always as identity primary key,
@@ -42,8 +43,8 @@ create table sends (
   sender_email text not null,
   sender_name text,
   sender_reply_to text,
-  shared_context jsonb not null default '{}'
-    constraint send_shared_context_is_an_object check (jsonb_typeof(shared_context) = 'object'),
+  shared_context json not null default '{}'
+    constraint send_shared_context_is_an_object check (json_typeof(shared_context) = 'object'),
   metadata jsonb not null default '{}'
     constraint send_metadata_is_an_object check (jsonb_typeof(metadata) = 'object'),
   state text not null default 'queued' constraint send_state_is_known
@@ -92,7 +93,7 @@ create table send_recipients (
   contact_id bigint not null,
   source_object_key text collate "C" not null,
   name text,
-  context jsonb,
+  context json,
   primary key (client_id, send_id, position),
   foreign key (client_id, send_id) references sends (client_id, id),
   foreign key (client_id, contact_id) references contacts (client_id, id)
@@ -230,8 +231,8 @@ create table single_emails (
   template_key text not null,
   template_version text not null,
   subject text,
-  shared_context jsonb not null default '{}' check (jsonb_typeof(shared_context) = 'object'),
-  recipient_context jsonb not null default '{}' check (jsonb_typeof(recipient_context) = 'object'),
+  shared_context json not null default '{}' check (json_typeof(shared_context) = 'object'),
+  recipient_context json not null default '{}' check (json_typeof(recipient_context) = 'object'),
   requires_consent boolean not null,
   sender_id text not null,
   sender_email text not null,

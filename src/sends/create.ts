@@ -155,9 +155,9 @@ async function snapshotMembers(
   const personal = contexts
     ? {
         value: sql`p.value`,
-        join: sql`left join jsonb_each(${JSON.stringify(contexts)}::jsonb) p on p.key = m.source_object_key`,
+        join: sql`left join json_each(${JSON.stringify(contexts)}::json) p on p.key = m.source_object_key`,
       }
-    : { value: sql`null::jsonb`, join: sql`` };
+    : { value: sql`null::json`, join: sql`` };
   const { rows } = await sql<{ members: number; with_context: number }>`
     with snapshot as (
       insert into send_recipients (client_id, send_id, position, contact_id, source_object_key, name, context)
@@ -188,7 +188,7 @@ async function strayContexts(
   contexts: Record<string, JsonObject>,
 ): Promise<FieldError[]> {
   const { rows } = await sql<{ key: string }>`
-    select given.key from jsonb_object_keys(${JSON.stringify(contexts)}::jsonb) given(key)
+    select given.key from json_object_keys(${JSON.stringify(contexts)}::json) given(key)
     where not exists (
       select from send_recipients r
       where r.client_id = ${send.client_id} and r.send_id = ${send.send_id} and r.source_object_key = given.key)

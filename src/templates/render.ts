@@ -13,6 +13,11 @@ const HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6'];
 const TEXT_OPTIONS = {
   selectors: [
     ...HEADINGS.map((selector) => ({ selector, options: { uppercase: false } })),
+    {
+      selector: '[data-text-format="dataTable"]',
+      format: 'dataTable',
+      options: { uppercaseHeaderCells: false },
+    },
     // RFC 3986, appendix C: a URL in text stands in angle brackets, so that it ends where it ends.
     {
       selector: 'a',
