@@ -26,10 +26,13 @@ export function parseAddress(text: string): Address | string {
   const local = given.slice(0, at);
   const domain = given.slice(at + 1);
   if (!isLocalPart(local)) return 'has characters before the @ that an email address cannot have';
-  if (Buffer.byteLength(local) > 64) return 'must have at most 64 bytes before the @ (RFC 5321)';
+  // Lower case can be another composition, and longer.
+  const folded = local.toLowerCase().normalize('NFC');
+  if (Buffer.byteLength(local) > 64 || Buffer.byteLength(folded) > 64)
+    return 'must have at most 64 bytes before the @ (RFC 5321)';
   const ascii = asciiDomain(domain);
   if (ascii === undefined) return 'must have a domain such as example.com after the @';
-  const email = `${local.toLowerCase()}@${ascii}`;
+  const email = `${folded}@${ascii}`;
   if (Buffer.byteLength(email) > 254 || Buffer.byteLength(given) > 320) {
     return 'must be at most 254 bytes long (RFC 5321)';
   }

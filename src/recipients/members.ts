@@ -112,12 +112,16 @@ export async function upsertMembers(
   );
   await insertMissingContacts(trx, clientId, rows);
   const superseded = await removeSuperseded(trx, clientId, listId, rows);
+  // An object by contact id is looked into by key; joined as a set, 10,000 moves took 4 s.
+  const carried = JSON.stringify(
+    Object.fromEntries(superseded.map(({ contact_id, consent }) => [contact_id, consent])),
+  );
   const written = await sql<{ created: boolean; count: number }>`
     with written as (
       insert into list_members as m (client_id, list_id, source_object_key, contact_id, name, consent, metadata)
       select ${clientId}, ${listId}, r.source_object_key, c.id,
         case when r.has_name then r.name else e.name end,
-        coalesce(r.consent, s.consent, e.consent, 'subscribed'),
+        coalesce(r.consent, ${carried}::jsonb ->> c.id::text, e.consent, 'subscribed'),
         coalesce(r.metadata, e.metadata, '{}')
       from ${recordset(rows)}
       ${joinContact(clientId)}
@@ -126,8 +130,6 @@ export async function upsertMembers(
         where client_id = ${clientId} and list_id = ${listId} and source_object_key = r.source_object_key
         limit 1
       ) e on true
-      left join jsonb_to_recordset(${JSON.stringify(superseded)}::jsonb) as s(contact_id bigint, consent text)
-        on s.contact_id = c.id
       order by r.source_object_key
       on conflict (client_id, list_id, source_object_key) do update set
         contact_id = excluded.contact_id, name = excluded.name, consent = excluded.consent,

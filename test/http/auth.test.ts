@@ -2,6 +2,8 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { createApiKey, revokeApiKey } from '../../src/clients/api-keys.ts';
 import { findClient } from '../../src/clients/clients.ts';
+import { createApp } from '../../src/http/app.ts';
+import { createLogger } from '../../src/log.ts';
 import { caller, scoreSend, someMembers, useHarness, type Api } from '../support/harness.ts';
 import { ENDPOINTS } from './endpoints.ts';
 import { allRows, expectProblem } from './tools.ts';
@@ -82,6 +84,19 @@ describe('a call', () => {
       expectProblem(await h.api(method, path), 404, 'not_found', undefined, `${method} ${path}`);
     }
   });
+});
+
+it('is needed at every endpoint there is, and the tests know them all', () => {
+  const log = createLogger('silent');
+  const { routes } = createApp({ db: h.database.db, log, templates: h.templates });
+  const unknown = routes
+    .filter(({ method, path }) => method !== 'ALL' && path.startsWith('/api/'))
+    .filter(({ method, path }) => {
+      const shape = new RegExp(`^${path.replaceAll(/:\w+/g, '[^/]+')}(\\?|$)`);
+      return !ENDPOINTS.some((known) => known.method === method && shape.test(known.path));
+    })
+    .map(({ method, path }) => `${method} ${path}`);
+  expect(unknown, 'missing in test/http/endpoints.ts').toEqual([]);
 });
 
 describe('the objects of one client', () => {

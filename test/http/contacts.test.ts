@@ -66,10 +66,8 @@ describe('PUT /api/contacts/{email}', () => {
     const answers = await Promise.all(
       Array.from({ length: 20 }, () => h.api('PUT', '/api/contacts/ada@list.example', {})),
     );
-    expect(answers.map((answer) => answer.status).sort()).toEqual([
-      ...Array.from({ length: 19 }, () => 200),
-      201,
-    ]);
+    expect(answers.filter((answer) => answer.status === 201)).toHaveLength(1);
+    expect(answers.filter((answer) => answer.status === 200)).toHaveLength(19);
   });
 
   it('never undoes what the recipient decided', async () => {

@@ -15,9 +15,9 @@ const COUNT = 7;
 interface PagedList {
   plural: string;
   /** Makes rows (`from` to `from + count - 1`); gives the path of the list. */
-  fill(from: number, count: number): Promise<string>;
+  fill: (from: number, count: number) => Promise<string>;
   /** What tells two rows apart. */
-  keyOf(row: any): string;
+  keyOf: (row: any) => string;
 }
 
 const numbers = (from: number, count: number) =>
@@ -234,7 +234,8 @@ it('pages keys with any characters a key may have', async () => {
   ];
   for (const key of keys) await h.api('PUT', `/api/recipient-lists/${encodeURIComponent(key)}`, {});
   const rows = await walk(h.api, '/api/recipient-lists', 'recipient_lists', 1);
-  expect(rows.map((row) => row.key).sort()).toEqual([...keys].sort());
+  expect(rows).toHaveLength(keys.length);
+  expect(new Set(rows.map((row) => row.key))).toEqual(new Set(keys));
 });
 
 it('shows 100 rows where no limit is given', async () => {

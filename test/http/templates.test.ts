@@ -169,9 +169,7 @@ describe('POST /api/templates/{key}/test-send', () => {
       return now.message.state === 'sent';
     });
     await worker.stop();
-    const mail = await h.sink
-      .mailTo('Tester@list.example')
-      .catch(() => h.sink.mailTo('Tester@List.example'));
+    const mail = await h.sink.mailTo('Tester@list.example');
     expect(mail.subject).toBe('Homework 1 in ML Zoomcamp 2026 has been scored');
     expect(mail.text).toContain('Ada');
     expect(mail.from).toMatchObject({ name: 'Courses', address: 'courses@school.example' });

@@ -1,8 +1,8 @@
 // What the tests of this folder share: reading an answer as a problem, walking pages, looking at
 // everything the database holds, and raw sockets for what fetch refuses to send.
 import { connect as openSocket } from 'node:net';
-import { expect } from 'vitest';
-import type { Answer, Api, Harness } from '../support/harness.ts';
+import { afterEach, beforeEach, expect } from 'vitest';
+import { someMembers, type Answer, type Api, type Harness } from '../support/harness.ts';
 
 const TIMESTAMP = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/;
 
@@ -80,6 +80,25 @@ export async function allRows({ database }: Harness): Promise<Record<string, unk
   return Object.fromEntries(rows.map(({ name, ...state }) => [name, state]));
 }
 
+/**
+ * Call after useHarness. Before each test the list `seeded` has two members; after it everything stored
+ * is as it was, no prototype has changed, and the API serves on.
+ */
+export function useUntouched(h: Harness): void {
+  let before: Record<string, unknown>;
+  beforeEach(async () => {
+    await h.api('POST', '/api/recipient-lists/seeded/members/bulk-upsert', {
+      members: someMembers(2),
+    });
+    before = await allRows(h);
+  });
+  afterEach(async () => {
+    expect(await allRows(h)).toEqual(before);
+    expect(({} as Record<string, unknown>).polluted).toBeUndefined();
+    expect((await h.api('GET', '/api/senders')).status).toBe(200);
+  });
+}
+
 export interface RawAnswer {
   status: number;
   headers: Headers;
@@ -129,9 +148,13 @@ export function head(lines: string[]): Buffer {
 function isComplete(bytes: Buffer): boolean {
   const end = bytes.indexOf('\r\n\r\n');
   if (end < 0) return false;
-  const length = /^content-length: *(\d+)/im.exec(bytes.subarray(0, end).toString('latin1'))?.[1];
+  const headers = bytes.subarray(0, end).toString('latin1');
+  if (/^transfer-encoding: chunked$/im.test(headers)) return bytes.subarray(-5).equals(LAST_CHUNK);
+  const length = /^content-length: *(\d+)/im.exec(headers)?.[1];
   return length !== undefined && bytes.length >= end + 4 + Number(length);
 }
+
+const LAST_CHUNK = Buffer.from('0\r\n\r\n');
 
 function parseAnswer(bytes: Buffer): RawAnswer | undefined {
   const end = bytes.indexOf('\r\n\r\n');
