@@ -26,7 +26,12 @@ export const template = defineTemplate({
     name: v.optional(line()),
     score: v.optional(points()),
     max_score: v.optional(points()),
-    details: v.optional(v.array(v.strictObject({ label: line(), points: points() }))),
+    details: v.optional(
+      v.pipe(
+        v.array(v.strictObject({ label: line(), points: points() })),
+        v.maxLength(500, 'must have at most 500 rows'),
+      ),
+    ),
     score_url: v.optional(link()),
   }),
   sample: {

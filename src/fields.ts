@@ -40,14 +40,20 @@ function messageOf(issue: v.BaseIssue<unknown>): string {
 const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/u;
 const CONTROLS_BUT_BREAKS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/u;
 
-/** One line of text, 1–`max` characters (default 500), no control characters. */
+/** One line of text, 1–`max` code points (default 500), no control characters. */
 export function line(max = 500) {
   return v.pipe(
     v.string(),
     v.nonEmpty('must not be empty'),
-    v.maxLength(max, `must be at most ${max} characters`),
+    v.check((text) => hasAtMost(max, text), `must be at most ${max} characters`),
+    v.metadata({ maxLength: max }), // for the JSON Schema, which has no words for the check
     v.check((text) => !CONTROLS.test(text), 'must be one line without control characters'),
   );
+}
+
+/** Counted in code points, as PostgreSQL's char_length does: an emoji is one character. */
+function hasAtMost(max: number, text: string): boolean {
+  return text.length <= max || (text.length <= 2 * max && Array.from(text).length <= max);
 }
 
 /** Text of several lines, 1–`max` characters (default 100,000). */
@@ -78,16 +84,17 @@ export function key() {
 }
 
 export function isKey(text: string): boolean {
-  // Counted in code points, as PostgreSQL's char_length does.
-  const { length } = Array.from(text.slice(0, 511));
   return (
-    length >= 1 &&
-    length <= 255 &&
-    !/[/]/u.test(text) &&
+    text !== '' &&
+    hasAtMost(255, text) &&
+    !text.includes('/') &&
     !CONTROLS.test(text) &&
-    !/^\.\.?$/u.test(text)
+    !RESERVED.has(text)
   );
 }
+
+/** Names that mean something else in a URL path. */
+const RESERVED = new Set(['.', '..']);
 
 export function isUuid(text: string): boolean {
   return v.is(v.pipe(v.string(), v.uuid()), text);
@@ -111,6 +118,19 @@ export function jsonObject() {
   return v.custom<JsonObject>(
     (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
     'must be an object',
+  );
+}
+
+const FREE_DATA_BYTES = 256 * 1024;
+
+/** Free data of the client (metadata, attributes): an object of at most 256 KiB of JSON. */
+export function freeData() {
+  return v.pipe(
+    jsonObject(),
+    v.check(
+      (value) => Buffer.byteLength(JSON.stringify(value)) <= FREE_DATA_BYTES,
+      'must be at most 256 KiB of JSON',
+    ),
   );
 }
 

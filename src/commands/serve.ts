@@ -1,6 +1,7 @@
 // Command serve: the API, and the worker beside it where asked. Also what dev and demo start.
 import { serve as listen, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
 import type { Hono } from 'hono';
 import { readConfig, requireDatabaseUrl, requireSmtpUrl } from '../config.ts';
 import { connect, type Connection } from '../database/connect.ts';
@@ -65,6 +66,7 @@ export async function startListening(
   const server = await new Promise<ServerType>((resolve, reject) => {
     const starting = listen({ fetch: app.fetch, hostname: host, port }, () => resolve(starting));
     starting.once('error', reject);
+    starting.on('clientError', answerClientError);
   });
   const bound = (server.address() as AddressInfo).port;
   return {
@@ -75,4 +77,29 @@ export async function startListening(
         if ('closeIdleConnections' in server) server.closeIdleConnections();
       }),
   };
+}
+
+/** What Node refuses before it is a request (RFC 9112) is answered as a problem too. */
+function answerClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const [status, title] =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? [431, 'Request Header Fields Too Large']
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? [408, 'Request Timeout']
+        : [400, 'Bad Request'];
+  const body = JSON.stringify({
+    type: 'urn:rosterpost:problem:validation_failed',
+    title,
+    status,
+    code: 'validation_failed',
+    detail: 'The request is not valid HTTP.',
+  });
+  socket.end(
+    `HTTP/1.1 ${status} ${title}\r\nContent-Type: application/problem+json\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
 }

@@ -11,6 +11,8 @@ import { parseAddress, type Address } from '../recipients/address.ts';
 
 export const MIB = 1024 * 1024;
 const MAX_DEPTH = 64;
+/** Of one body: about what 32 MB of contexts hold; a body of brackets could hold ten times that. */
+const MAX_VALUES = 2_000_000;
 
 /** @throws unsupported_media_type, payload_too_large, validation_failed */
 export async function readJson<Schema extends v.GenericSchema>(
@@ -72,16 +74,21 @@ function parseJson(bytes: Buffer): unknown {
 function findFlaws(root: unknown): FieldError[] {
   const flaws: FieldError[] = [];
   const names: (string | number)[] = [];
-  const note = (message: string) => flaws.push({ path: names.map(shownName).join('.'), message });
+  const note = (message: string): void => {
+    flaws.push({ path: names.map(shownName).join('.'), message });
+  };
+  let values = 0;
   const visit = (value: unknown): void => {
-    if (flaws.length >= MAX_FIELD_ERRORS) return;
+    if (flaws.length >= MAX_FIELD_ERRORS || values > MAX_VALUES) return;
+    values += 1;
+    if (values > MAX_VALUES) return note(`the body must hold at most ${MAX_VALUES} values`);
     if (typeof value === 'string') {
       const flaw = textFlaw(value);
       if (flaw) note(flaw);
     } else if (typeof value === 'number') {
       if (!Number.isFinite(value)) note('is a number too large for JSON (RFC 8259, section 6)');
     } else if (typeof value === 'object' && value !== null) {
-      if (names.length >= MAX_DEPTH) return void note(`must be nested at most ${MAX_DEPTH} deep`);
+      if (names.length >= MAX_DEPTH) return note(`must be nested at most ${MAX_DEPTH} deep`);
       if (Array.isArray(value)) {
         for (let index = 0; index < value.length; index++) visitBelow(index, value[index]);
       } else {

@@ -111,5 +111,14 @@ function templateBody(template: Template) {
 
 /** Checks that JSON Schema has no words for are left out; the API still makes them. */
 function jsonSchema(schema: ContextSchema) {
-  return toJsonSchema(schema, { errorMode: 'ignore' });
+  return toJsonSchema(schema, {
+    errorMode: 'ignore',
+    overrideAction: ({ valibotAction, jsonSchema }) => {
+      if (valibotAction.type !== 'metadata') return undefined;
+      return {
+        ...jsonSchema,
+        ...(valibotAction as v.MetadataAction<string, { maxLength: number }>).metadata,
+      };
+    },
+  });
 }

@@ -5,7 +5,7 @@ import * as v from 'valibot';
 import type { Database, Trx } from '../database/connect.ts';
 import type { Consent, JsonObject } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
-import { jsonObject, line } from '../fields.ts';
+import { freeData, line } from '../fields.ts';
 import type { Address } from './address.ts';
 import { findSuppression, type Suppression } from './suppressions.ts';
 
@@ -14,7 +14,7 @@ export const CONSENTS = ['subscribed', 'pending', 'unsubscribed'] as const;
 export const ContactInput = v.strictObject({
   name: v.optional(v.nullable(line(200))),
   consent: v.optional(v.picklist(CONSENTS, `must be one of ${CONSENTS.join(', ')}`)),
-  attributes: v.optional(jsonObject()),
+  attributes: v.optional(freeData()),
 });
 export type ContactInput = v.InferOutput<typeof ContactInput>;
 

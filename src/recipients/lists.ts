@@ -5,13 +5,13 @@ import * as v from 'valibot';
 import type { Database, Trx } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
-import { jsonObject, line } from '../fields.ts';
+import { freeData, line } from '../fields.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
 
 export const ListInput = v.strictObject({
   name: v.optional(v.nullable(line(200))),
   type: v.optional(v.nullable(line(200))),
-  metadata: v.optional(jsonObject()),
+  metadata: v.optional(freeData()),
 });
 export type ListInput = v.InferOutput<typeof ListInput>;
 

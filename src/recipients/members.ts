@@ -6,7 +6,7 @@ import { sql } from 'kysely';
 import * as v from 'valibot';
 import type { Database, Trx } from '../database/connect.ts';
 import type { Consent, JsonObject } from '../database/schema.ts';
-import { address, issuesToErrors, jsonObject, key, line } from '../fields.ts';
+import { address, freeData, issuesToErrors, jsonObject, key, line } from '../fields.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
 import { CONSENTS, memberConsent } from './contacts.ts';
 import { findList, lockList } from './lists.ts';
@@ -15,7 +15,7 @@ const fields = {
   email: address(),
   name: v.optional(v.nullable(line(200))),
   consent: v.optional(v.picklist(CONSENTS, `must be one of ${CONSENTS.join(', ')}`)),
-  metadata: v.optional(jsonObject()),
+  metadata: v.optional(freeData()),
 };
 export const MemberInput = v.strictObject(fields);
 export const KeyedMemberInput = v.pipe(

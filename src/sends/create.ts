@@ -8,7 +8,7 @@ import { resolveSender } from '../clients/senders.ts';
 import type { Database, Trx } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import { DomainError, invalid, MAX_FIELD_ERRORS, type FieldError } from '../errors.ts';
-import { jsonObject, key, line } from '../fields.ts';
+import { freeData, jsonObject, key, line } from '../fields.ts';
 import { enqueue } from '../queue.ts';
 import { findList } from '../recipients/lists.ts';
 import {
@@ -44,7 +44,7 @@ export const SendInput = v.strictObject({
   shared_context: v.optional(v.nullable(jsonObject())),
   recipient_context: v.optional(v.nullable(contextsByKey())),
   requires_consent: v.optional(v.nullable(v.boolean())),
-  metadata: v.optional(v.nullable(jsonObject())),
+  metadata: v.optional(v.nullable(freeData())),
 });
 export type SendInput = v.InferOutput<typeof SendInput>;
 

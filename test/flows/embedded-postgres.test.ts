@@ -45,8 +45,8 @@ async function startOwner(options: { uid?: number; gid?: number } = {}) {
       ...options,
     },
   );
-  const [line] = (await once(child.stdout!, 'data')) as [Buffer];
-  return { child: child as ChildProcess, url: line.toString().trim() };
+  const [line] = await once(child.stdout, 'data');
+  return { child: child satisfies ChildProcess, url: line.toString().trim() };
 }
 
 const serverPid = async () =>
