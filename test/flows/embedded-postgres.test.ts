@@ -89,7 +89,7 @@ describe('the embedded PostgreSQL', () => {
       `in use by another rosterpost (process ${owner.child.pid})`,
     );
     expect(await query(owner.url, 'select 1 as n')).toEqual([{ n: 1 }]);
-    owner.child.stdin!.end();
+    owner.child.stdin.end();
     expect((await once(owner.child, 'exit'))[0]).toBe(0);
   });
 
@@ -153,7 +153,7 @@ describe('the embedded PostgreSQL', () => {
     await chown(folder, uid, gid);
     const owner = await startOwner({ uid, gid });
     expect(await query(owner.url, 'select 1 as n')).toEqual([{ n: 1 }]);
-    owner.child.stdin!.end();
+    owner.child.stdin.end();
     expect((await once(owner.child, 'exit'))[0]).toBe(0);
   });
 });
