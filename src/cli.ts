@@ -14,6 +14,13 @@ import { createLogger } from './log.ts';
 import { LANE_NAMES, type Lane } from './queue.ts';
 import { VERSION } from './root.ts';
 import { findSendById, getSend } from './sends/sends.ts';
+import {
+  emailTypeLines,
+  removeEmailType,
+  setEmailType,
+  type EmailTypeOptions,
+} from './commands/email-types.ts';
+import { createExampleTypes } from './emails-queue/email-types.ts';
 import { countsLine, watchSend } from './commands/progress.ts';
 
 const program = new Command('rosterpost')
@@ -65,9 +72,13 @@ client
   .command('create <key>')
   .description('makes a client')
   .option('--name <name>', 'name for people')
-  .action((key: string, { name }: { name?: string }) =>
+  .option('--no-example-types', 'without the email types welcome, notification and report')
+  .action((key: string, { name, exampleTypes }: { name?: string; exampleTypes: boolean }) =>
     withDatabase(async ({ db }) => {
-      await db.transaction().execute((trx) => createClient(trx, key, name));
+      await db.transaction().execute(async (trx) => {
+        const made = await createClient(trx, key, name);
+        if (exampleTypes) await createExampleTypes(trx, made.id);
+      });
       print(`Client "${key}" created. Next: rosterpost key create ${key}`);
     }),
   );
@@ -105,6 +116,41 @@ key
     }),
   );
 
+const emailType = program.command('email-type').description('types of single emails');
+emailType
+  .command('list <client>')
+  .description('the types of a client')
+  .action((clientKey: string) =>
+    withDatabase(async ({ db }) => {
+      for (const line of await emailTypeLines(db, clientKey)) print(line);
+    }),
+  );
+emailType
+  .command('set <client> <type>')
+  .description('registers a type or changes what is given')
+  .option('--description <text>', 'for people')
+  .option('--to <addresses>', 'default To, separated by commas; "" for none', readAddresses)
+  .option('--cc <addresses>', 'default Cc', readAddresses)
+  .option('--bcc <addresses>', 'default Bcc', readAddresses)
+  .option('--from <sender>', 'id of the sender')
+  .option('--active', 'takes new emails')
+  .option('--no-active', 'refuses new emails')
+  .action((clientKey: string, name: string, options: EmailTypeOptions) =>
+    withDatabase(async ({ db }) => {
+      const done = await setEmailType(db, clientKey, name, options);
+      print(`Email type "${name}" ${done}.`);
+    }),
+  );
+emailType
+  .command('delete <client> <type>')
+  .description('refuses new emails of the type; those that are queued stay')
+  .action((clientKey: string, name: string) =>
+    withDatabase(async ({ db }) => {
+      await removeEmailType(db, clientKey, name);
+      print('Deleted.');
+    }),
+  );
+
 const send = program.command('send').description('sends');
 send
   .command('watch <id>')
@@ -116,6 +162,10 @@ send
       print(`${done.state}: ${countsLine(done.counts)}`);
     }),
   );
+
+function readAddresses(text: string): string[] {
+  return text === '' ? [] : text.split(',').map((address) => address.trim());
+}
 
 function readLanes(text: string): Lane[] {
   const lanes = text.split(',').map((name) => name.trim());

@@ -18,6 +18,15 @@ export interface Config {
   /** Base of links in mails, without a trailing slash. */
   readonly publicUrl: string;
   readonly logLevel: LogLevel;
+  readonly attachments: AttachmentLimits;
+}
+
+export interface AttachmentLimits {
+  /** Bytes of one file. */
+  readonly maxBytes: number;
+  /** Bytes of all files of one email. */
+  readonly maxTotalBytes: number;
+  readonly maxCount: number;
 }
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -45,6 +54,22 @@ function url(protocols: string[], example: string) {
   );
 }
 
+const MIB = 1024 * 1024;
+
+function wholeNumber(most: number, otherwise: number) {
+  const message = `must be a whole number from 1 to ${most}`;
+  return v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,10}$/u, message),
+      v.transform(Number),
+      v.minValue(1, message),
+      v.maxValue(most, message),
+    ),
+    String(otherwise),
+  );
+}
+
 const Environment = v.object({
   DATABASE_URL: v.optional(
     v.pipe(
@@ -68,6 +93,10 @@ const Environment = v.object({
   ),
   DATA_DIR: v.optional(v.pipe(v.string(), v.nonEmpty()), '.data'),
   PUBLIC_URL: v.optional(url(['http:', 'https:'], 'https://mail.example.com')),
+  // PostgreSQL holds at most 1 GiB in one value; a mail grows by a third on its way.
+  ATTACHMENT_MAX_BYTES: wholeNumber(500 * MIB, 10 * MIB),
+  ATTACHMENTS_MAX_TOTAL_BYTES: wholeNumber(500 * MIB, 25 * MIB),
+  ATTACHMENTS_MAX_COUNT: wholeNumber(100, 20),
   LOG_LEVEL: v.optional(v.picklist(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`), 'info'),
 });
 
@@ -92,6 +121,11 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     dataDir: path.resolve(read.DATA_DIR),
     publicUrl: (read.PUBLIC_URL ?? `http://${read.HOST}:${read.PORT}`).replace(/\/+$/u, ''),
     logLevel: read.LOG_LEVEL,
+    attachments: Object.freeze({
+      maxBytes: read.ATTACHMENT_MAX_BYTES,
+      maxTotalBytes: read.ATTACHMENTS_MAX_TOTAL_BYTES,
+      maxCount: read.ATTACHMENTS_MAX_COUNT,
+    }),
   });
 }
 

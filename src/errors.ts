@@ -18,6 +18,9 @@ export type ErrorCode =
   | 'template_not_found'
   | 'sender_not_found'
   | 'no_default_sender'
+  | 'sender_in_use'
+  | 'email_type_not_registered'
+  | 'idempotency_key_conflict'
   | 'unavailable';
 
 export class DomainError extends Error {

@@ -17,11 +17,16 @@ export type ChunkRef = v.InferOutput<typeof ChunkRef>;
 export const MessageRef = v.object({ client_id: clientId, message_id: uuid });
 export type MessageRef = v.InferOutput<typeof MessageRef>;
 
+/** One of the few jobs that drain single emails; which one is of no meaning. */
+export const SinglesRef = v.object({ drain: v.pipe(v.number(), v.integer()) });
+export type SinglesRef = v.InferOutput<typeof SinglesRef>;
+
 export interface TaskPayloads {
   expand_send: SendRef;
   prepare_chunk: ChunkRef;
   deliver_chunk: ChunkRef;
   deliver_urgent: MessageRef;
+  deliver_singles: SinglesRef;
   wake_due: Record<string, never>;
   reconcile: Record<string, never>;
 }
@@ -34,6 +39,7 @@ export type TaskName = keyof TaskPayloads;
  */
 export const LANES = {
   urgent: ['deliver_urgent'],
+  singles: ['deliver_singles'],
   prepare: ['expand_send', 'prepare_chunk'],
   bulk: ['deliver_chunk'],
   upkeep: ['wake_due', 'reconcile'],
@@ -46,7 +52,7 @@ export const LANE_NAMES = Object.keys(LANES) as Lane[];
 const TRIES = 10;
 
 /** Wakes a task for one object; a waiting job with the same object is replaced, not doubled. */
-export async function enqueue<Task extends 'expand_send' | 'deliver_urgent'>(
+export async function enqueue<Task extends 'expand_send' | 'deliver_urgent' | 'deliver_singles'>(
   trx: Trx,
   task: Task,
   payload: TaskPayloads[Task],
@@ -59,6 +65,18 @@ export async function enqueue<Task extends 'expand_send' | 'deliver_urgent'>(
     if (typeof rows[0]?.id === 'number') return;
   }
   throw new Error(`job ${key} could not be added`);
+}
+
+/** Jobs that drain single emails at once, at most, on all machines together. */
+const DRAINS = 4;
+
+/**
+ * Wakes the delivery of single emails that have no job of their own. There are only a few such jobs,
+ * because graphile-worker looks through its whole backlog for every lane: 100,000 waiting jobs cost
+ * each fetch of another lane 50 ms.
+ */
+export async function enqueueSingles(trx: Trx): Promise<void> {
+  await enqueue(trx, 'deliver_singles', { drain: Math.floor(Math.random() * DRAINS) });
 }
 
 /**

@@ -3,6 +3,7 @@
 import { sql } from 'kysely';
 import * as v from 'valibot';
 import type { Database, Trx } from '../database/connect.ts';
+import { violates } from '../database/failures.ts';
 import { DomainError, invalid, notFound } from '../errors.ts';
 import { address, line } from '../fields.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
@@ -112,12 +113,21 @@ export function listSenders(
   );
 }
 
-/** Where the default goes, the oldest of the others becomes it. @throws not_found */
+/** Where the default goes, the oldest of the others becomes it. @throws not_found, sender_in_use */
 export async function deleteSender(trx: Trx, clientId: number, id: string): Promise<void> {
   const present = await lockSenders(trx, clientId);
   const doomed = present.find((sender) => sender.id === id);
   if (!doomed) throw notFound(`The sender "${id}"`);
-  await trx.deleteFrom('senders').where('client_id', '=', clientId).where('id', '=', id).execute();
+  await trx
+    .deleteFrom('senders')
+    .where('client_id', '=', clientId)
+    .where('id', '=', id)
+    .execute()
+    .catch((error: unknown) => {
+      throw violates(error, 'email_type_sender_exists')
+        ? new DomainError('sender_in_use', `An email type uses the sender "${id}".`)
+        : error;
+    });
   const heir = present.find((sender) => sender.id !== id);
   if (!doomed.is_default || !heir) return;
   await trx

@@ -48,7 +48,8 @@ const UNSUBSCRIBED = 6;
 const PENDING = 4;
 
 export async function demo(): Promise<void> {
-  const log = createLogger(readConfig().logLevel === 'info' ? 'error' : readConfig().logLevel);
+  const config = readConfig();
+  const log = createLogger(config.logLevel === 'info' ? 'error' : config.logLevel);
   const folder = await mkdtemp(path.join(tmpdir(), 'rosterpost-demo-'));
   await chmod(folder, 0o755); // the database may run as another account; its own folder is closed
   say('Starting an embedded PostgreSQL, a local mail server, the API and a worker …');
@@ -61,7 +62,7 @@ export async function demo(): Promise<void> {
       .transaction()
       .execute((trx) => createApiKey(trx, client, 'demo'));
     const templates = await loadTemplates();
-    const app = createApp({ db: connection.db, log, templates });
+    const app = createApp({ db: connection.db, log, templates, attachments: config.attachments });
     const api = await startListening(app, { host: '127.0.0.1', port: 0 });
     const sink = await startSink();
     const worker = await startWorker({ connection, log, templates, smtpUrl: sink.url });

@@ -10,6 +10,7 @@ import { readConfig } from '../config.ts';
 import { connect, type Database } from '../database/connect.ts';
 import { startEmbedded } from '../database/embedded.ts';
 import { migrate } from '../database/migrate.ts';
+import { createExampleTypes } from '../emails-queue/email-types.ts';
 import { DomainError } from '../errors.ts';
 import { createApp } from '../http/app.ts';
 import { inbox } from '../http/inbox.ts';
@@ -40,7 +41,7 @@ export async function dev(): Promise<void> {
   const templates = await loadTemplates();
   const app = new Hono();
   if (sink) app.route('/inbox', inbox(sink));
-  app.route('/', createApp({ db: connection.db, log, templates }));
+  app.route('/', createApp({ db: connection.db, log, templates, attachments: config.attachments }));
   const listening = await startListening(app, config);
   const worker = await startWorker({
     connection,
@@ -60,7 +61,7 @@ export async function dev(): Promise<void> {
   }
 }
 
-/** The client `demo` with the default sender `courses`. Repeatable. */
+/** The client `demo` with the default sender `courses` and the documentation's email types. Repeatable. */
 export async function prepareDemoClient(db: Database): Promise<Client> {
   return db.transaction().execute(async (trx) => {
     const client = await findClient(trx, CLIENT_KEY).catch((error: unknown) => {
@@ -80,6 +81,7 @@ export async function prepareDemoClient(db: Database): Promise<Client> {
         name: 'Courses',
       });
     }
+    await createExampleTypes(trx, client.id);
     return client;
   });
 }

@@ -30,7 +30,10 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
   const templates = await loadTemplates();
   const connection = connect({ url, log, max: API_CONNECTIONS, applicationName: 'rosterpost api' });
   await warnWhereNotMigrated(connection, log);
-  const listening = await startListening(createApp({ db: connection.db, log, templates }), config);
+  const listening = await startListening(
+    createApp({ db: connection.db, log, templates, attachments: config.attachments }),
+    config,
+  );
   log.info({ url: listening.url }, 'api started');
   let worker: Worker | undefined;
   let workerConnection: Connection | undefined;

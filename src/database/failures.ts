@@ -28,3 +28,9 @@ export function isInputError(error: unknown): boolean {
   const { code } = (error ?? {}) as { code?: unknown };
   return typeof code === 'string' && /^(22|54)[0-9A-Z]{3}$/u.test(code);
 }
+
+/** True where the statement broke the named constraint. */
+export function violates(error: unknown, constraint: string): boolean {
+  const { code, constraint: broken } = (error ?? {}) as { code?: unknown; constraint?: unknown };
+  return typeof code === 'string' && code.startsWith('23') && broken === constraint;
+}

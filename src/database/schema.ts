@@ -168,21 +168,35 @@ export interface DB {
     created_at: Generated<Date>;
     settled_at: Date | null;
   };
+  email_types: Timestamps & {
+    client_id: number;
+    email_type: string;
+    description: string | null;
+    to_addresses: Generated<string[]>;
+    cc_addresses: Generated<string[]>;
+    bcc_addresses: Generated<string[]>;
+    from_email: string | null;
+    is_active: Generated<boolean>;
+  };
   single_emails: {
     client_id: number;
     message_id: string;
+    email_type: string | null;
+    subject: string | null;
     template_key: string;
     template_version: string;
-    subject: string | null;
-    shared_context: Json;
-    recipient_context: Json;
+    email_data: Json;
+    priority_level: number;
     requires_consent: boolean;
     sender_id: string;
     sender_email: string;
     sender_name: string | null;
     sender_reply_to: string | null;
+    idempotency_key: string | null;
+    request_digest: Buffer | null;
     queued_at: Generated<Date>;
-    next_attempt_at: Generated<Date | null>;
+    queue_state: Generated<'due' | 'deferred' | 'claimed' | 'settled'>;
+    next_attempt_at: Date | null;
     claimed_by: number | null;
   };
   message_recipients: {
@@ -195,5 +209,19 @@ export interface DB {
     state: Generated<Exclude<MessageState, 'sending'>>;
     reason: string | null;
     last_reply: string | null;
+  };
+  attachment_contents: {
+    client_id: number;
+    sha256: Buffer;
+    content: Buffer;
+    created_at: Generated<Date>;
+  };
+  message_attachments: {
+    client_id: number;
+    message_id: string;
+    ordinal: number;
+    filename: string;
+    content_type: string;
+    sha256: Buffer;
   };
 }

@@ -2,12 +2,8 @@
 // domain, answer.
 import { Hono } from 'hono';
 import { createMiddleware } from 'hono/factory';
-import { authenticate } from '../clients/api-keys.ts';
-import type { Client } from '../clients/clients.ts';
-import type { Database } from '../database/connect.ts';
-import { DomainError, invalid, notFound } from '../errors.ts';
-import type { Logger } from '../log.ts';
-import type { Templates } from '../templates/registry.ts';
+import { invalid, notFound } from '../errors.ts';
+import { requireKey } from './auth.ts';
 import { contacts } from './contacts.ts';
 import { health } from './health.ts';
 import { lists } from './lists.ts';
@@ -16,20 +12,11 @@ import { messages } from './messages.ts';
 import { problemOf, problemResponse } from './problem.ts';
 import { readQuery } from './request.ts';
 import { senders } from './senders.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { sends } from './sends.ts';
 import { suppressions } from './suppressions.ts';
 import { templates } from './templates.ts';
-
-/** What every route works with. */
-export interface Services {
-  db: Database;
-  log: Logger;
-  templates: Templates;
-}
-
-export interface ApiEnv {
-  Variables: { client: Client };
-}
+import { v1 } from './v1.ts';
 
 export function createApp(services: Services) {
   const app = new Hono();
@@ -40,6 +27,8 @@ export function createApp(services: Services) {
   app.use(decodableUrl);
 
   app.route('/', health(services));
+
+  app.route('/api/v1', v1(services)); // before /api, whose error shape is another
 
   const api = new Hono<ApiEnv>();
   api.use(requireKey(services));
@@ -82,15 +71,3 @@ const writesTakeNoQuery = createMiddleware(async (c, next) => {
   if (c.req.method !== 'GET' && c.req.method !== 'HEAD') readQuery(c, {});
   await next();
 });
-
-function requireKey({ db }: Services) {
-  return createMiddleware<ApiEnv>(async (c, next) => {
-    const key = /^Bearer +(\S+)$/iu.exec(c.req.header('authorization') ?? '')?.[1];
-    const client = key === undefined ? undefined : await authenticate(db, key);
-    if (!client) {
-      throw new DomainError('unauthenticated', 'Send a live API key: Authorization: Bearer <key>.');
-    }
-    c.set('client', client);
-    await next();
-  });
-}

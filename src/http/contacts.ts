@@ -1,7 +1,7 @@
 // /api/contacts
 import { Hono } from 'hono';
 import { ContactInput, getContact, putContact } from '../recipients/contacts.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { addressParam, noQuery, readJson } from './request.ts';
 
 export function contacts({ db }: Services) {

@@ -1,7 +1,7 @@
 // Is the process up, and can it serve: for load balancers and orchestrators. No key needed.
 import { Hono } from 'hono';
 import { pendingMigrations } from '../database/migrate.ts';
-import type { Services } from './app.ts';
+import type { Services } from './services.ts';
 
 export function health({ db, log }: Services) {
   const app = new Hono();

@@ -8,7 +8,7 @@ import {
   listLists,
   putList,
 } from '../recipients/lists.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 export function lists({ db }: Services) {

@@ -10,7 +10,7 @@ import {
   removeMember,
   upsertMembers,
 } from '../recipients/members.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { keyParam, MIB, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 const MOST_MEMBERS = 10_000;

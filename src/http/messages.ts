@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import { MESSAGE_STATES } from '../database/schema.ts';
 import { getMessage, listMessagesOfSend, listMessagesTo } from '../messages/messages.ts';
 import { getSend } from '../sends/sends.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { idParam, noQuery, PAGE_QUERY, readAddress, readQuery } from './request.ts';
 
 export function messages({ db }: Services) {

@@ -71,7 +71,7 @@ function parseJson(bytes: Buffer): unknown {
  * What no field may contain. Recursion ends at MAX_DEPTH, so depth cannot exhaust the stack, and a
  * path is put together only where a flaw is, so 32 MB of small values cost what reading them costs.
  */
-function findFlaws(root: unknown): FieldError[] {
+export function findFlaws(root: unknown): FieldError[] {
   const flaws: FieldError[] = [];
   const names: (string | number)[] = [];
   const note = (message: string): void => {

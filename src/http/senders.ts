@@ -7,7 +7,7 @@ import {
   SenderInput,
   type Sender,
 } from '../clients/senders.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { keyParam, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 export function senders({ db }: Services) {

@@ -4,7 +4,7 @@ import * as v from 'valibot';
 import { SEND_STATES } from '../database/schema.ts';
 import { SendInput, triggerSend } from '../sends/create.ts';
 import { getSend, getSendByKey, listSends } from '../sends/sends.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import {
   idParam,
   keyParam,

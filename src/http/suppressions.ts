@@ -6,7 +6,7 @@ import {
   putSuppression,
   SuppressionInput,
 } from '../recipients/suppressions.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { addressParam, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 export function suppressions({ db }: Services) {

@@ -6,12 +6,12 @@ import { resolveSender } from '../clients/senders.ts';
 import { invalid, notFound } from '../errors.ts';
 import { address, jsonObject, key } from '../fields.ts';
 import { getMessage } from '../messages/messages.ts';
-import { createSingle } from '../messages/single.ts';
+import { createSingle, URGENT_PRIORITY } from '../messages/single.ts';
 import { page } from '../paging.ts';
 import type { ContextSchema } from '../templates/define.ts';
 import { contextErrors, type Contexts, type Template } from '../templates/registry.ts';
 import { renderTemplate } from '../templates/render.ts';
-import type { ApiEnv, Services } from './app.ts';
+import type { ApiEnv, Services } from './services.ts';
 import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 const contexts = {
@@ -64,14 +64,16 @@ export function templates({ db, templates }: Services) {
       createSingle(trx, {
         client_id: c.var.client.id,
         template,
-        contexts: chosen,
+        email_data: { ...chosen.shared, ...chosen.recipient },
         subject: null,
+        priority_level: URGENT_PRIORITY,
+        email_type: null,
         sender,
         recipients: [{ kind: 'to', address: input.to }],
       }),
     );
     c.header('location', `/api/messages/${id}`);
-    return c.json({ message: await getMessage(db, c.var.client.id, id) }, 202);
+    return c.json({ message: await getMessage(db, c.var.client.id, id!) }, 202);
   });
 
   return app;

@@ -10,7 +10,7 @@ import { envelopeAddress } from '../recipients/address.ts';
 import type { Template } from '../templates/registry.ts';
 import { renderTemplate } from '../templates/render.ts';
 import { claimFromChunk, leaseChunk, type Chunk, type ClaimedMessage } from './claim.ts';
-import { scheduleRetry, type Delivery } from './delivery.ts';
+import { deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
 import type { JsonObject } from '../database/schema.ts';
 
 /** Messages of one claim at most: more would only wait for the next free connection. */
@@ -40,7 +40,13 @@ export async function deliverChunk(delivery: Delivery, ref: ChunkRef): Promise<v
   if (template?.version !== send.template_version) return waitForTemplate(delivery, ref, send);
   const chunk = await leaseChunk(delivery.db, delivery.worker, ref);
   if (!chunk) return;
-  await deliverDue(delivery, chunk, send, template);
+  await deliverWhileDue(
+    delivery,
+    delivery.bulk,
+    MOST_PER_CLAIM,
+    (places) => claimFromChunk(delivery.db, delivery.worker, chunk, send, places),
+    (message) => deliverMessage(delivery, chunk, send, template, message),
+  );
   await delivery.db.transaction().execute((trx) => settleChunk(trx, chunk));
 }
 
@@ -80,35 +86,6 @@ async function waitForTemplate(
   `.execute(db);
 }
 
-async function deliverDue(
-  delivery: Delivery,
-  chunk: Chunk,
-  send: FrozenSend,
-  template: Template,
-): Promise<void> {
-  const { bulk, db, worker, stopping } = delivery;
-  const inHand = new Set<Promise<void>>();
-  while (!stopping.aborted) {
-    const places = await bulk.reserve(MOST_PER_CLAIM);
-    if (places === 0) break;
-    const { claimed, skipped } = await claimFromChunk(db, worker, chunk, send, places).catch(
-      (error) => {
-        bulk.release(places);
-        throw error;
-      },
-    );
-    bulk.release(places - claimed.length);
-    for (const message of claimed) {
-      const done = deliverMessage(delivery, chunk, send, template, message).finally(() =>
-        inHand.delete(done),
-      );
-      inHand.add(done);
-    }
-    if (claimed.length + skipped < places) break; // nothing more is due
-  }
-  await Promise.all(inHand);
-}
-
 async function deliverMessage(
   delivery: Delivery,
   chunk: Chunk,
@@ -123,7 +100,7 @@ async function deliverMessage(
     urgent: false,
     seed: chunk.chunk_no,
   });
-  await delivery.recorder.record({ chunk, message_id: message.id, ...scheduled });
+  await delivery.outcomes.add({ chunk, message_id: message.id, ...scheduled });
 }
 
 async function attempt(

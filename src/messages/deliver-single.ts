@@ -1,104 +1,109 @@
-// Task deliver_urgent: one single email, at once, over connections no bulk mail uses.
+// Tasks deliver_urgent and deliver_singles: single emails, one SMTP transaction each. Urgent ones go
+// over connections of their own, one job each; the others are claimed by priority, then age, a few at
+// a time, so that one that arrives later with a better priority is next.
 import { sql } from 'kysely';
+import { readAttachments } from '../emails-queue/attachments.ts';
 import type { MessageRef } from '../queue.ts';
 import { envelopeAddress } from '../recipients/address.ts';
 import { compose, messageIdOf } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
 import type { SmtpPool } from '../smtp/transport.ts';
+import { splitContexts } from '../templates/registry.ts';
 import { headerText, renderTemplate } from '../templates/render.ts';
-import { scheduleRetry, type Delivery } from './delivery.ts';
-import { claimSingle, recordSingle, type ClaimedSingle } from './single.ts';
-
-const TEMPLATE_WAIT_SECONDS = 60;
+import { claimForPool, deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
+import {
+  anySingle,
+  claimSingles,
+  thisSingle,
+  URGENT_PRIORITY,
+  type ClaimedSingle,
+  type RecipientKind,
+} from './single.ts';
 
 export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promise<void> {
-  const { urgent } = delivery;
-  const places = await urgent.reserve(1);
-  if (places === 0) return;
-  try {
-    await deliverSingle(delivery, ref, urgent);
-  } finally {
-    urgent.release(places);
+  const { db, worker, urgent } = delivery;
+  const which = sql<boolean>`${thisSingle(ref)} and ${hasTemplate(delivery)}`;
+  const { claimed, skipped } = await claimForPool(urgent, 1, (places) =>
+    claimSingles(db, worker, which, places),
+  );
+  await Promise.all(claimed.map((email) => deliverEmail(delivery, urgent, email)));
+  if (claimed.length + skipped === 0) await warnOfMissingTemplates(delivery);
+}
+
+export async function deliverSingles(delivery: Delivery): Promise<void> {
+  const { db, worker, singles } = delivery;
+  const which = sql<boolean>`${anySingle} and ${hasTemplate(delivery)}`;
+  await deliverWhileDue(
+    delivery,
+    singles,
+    singles.size,
+    (places) => claimSingles(db, worker, which, places),
+    (email) => deliverEmail(delivery, singles, email),
+  );
+  await warnOfMissingTemplates(delivery);
+}
+
+/** As with list mail: an email waits for a worker that has the template it was accepted with. */
+function hasTemplate({ templates }: Delivery) {
+  const versions = [...templates.values()].map((template) => template.version);
+  return sql<boolean>`e.template_version = any (${versions}::text[])`;
+}
+
+async function warnOfMissingTemplates(delivery: Delivery): Promise<void> {
+  const { rows } = await sql<{ template_key: string; template_version: string }>`
+    select e.template_key, e.template_version from single_emails e
+    where e.queue_state = 'due' and not (${hasTemplate(delivery)}) limit 1
+  `.execute(delivery.db);
+  if (rows[0]) {
+    delivery.log.warn(
+      rows[0],
+      'this worker does not have the template version of an email; it stays queued',
+    );
   }
 }
 
-async function deliverSingle(delivery: Delivery, ref: MessageRef, pool: SmtpPool): Promise<void> {
-  if (!(await hasTemplate(delivery, ref))) return;
-  const email = await claimSingle(delivery.db, delivery.worker, ref);
-  if (!email) return;
+async function deliverEmail(
+  delivery: Delivery,
+  pool: SmtpPool,
+  email: ClaimedSingle,
+): Promise<void> {
+  const { client_id, message_id } = email;
   const envelope = email.recipients.filter((recipient) => recipient.state === 'queued');
   const outcomes = await attempt(
     delivery,
-    email,
-    envelope.map((one) => one.email_given),
     pool,
-  );
+    email,
+    envelope.map((recipient) => recipient.email_given),
+  ).finally(() => pool.release(1));
+  const urgent = email.priority_level === URGENT_PRIORITY;
   const scheduled = outcomes.map((outcome) =>
-    scheduleRetry(outcome, delivery.retry, email, { urgent: true, seed: email.age_seconds }),
+    scheduleRetry(outcome, delivery.retry, email, { urgent, seed: email.claimed_at.getTime() }),
   );
-  const retryIn = scheduled.find((one) => one.retryIn !== undefined)?.retryIn;
-  await recordSingle(
-    delivery.db,
-    delivery.worker,
-    ref,
-    scheduled.map(({ outcome }, index) => ({ ordinal: envelope[index]!.ordinal, outcome })),
-    retryIn,
-  );
-}
-
-/** As with list mail: a message waits for a worker that has the template it was accepted with. */
-async function hasTemplate({ db, log, templates }: Delivery, ref: MessageRef): Promise<boolean> {
-  const email = await db
-    .selectFrom('single_emails')
-    .select(['template_key', 'template_version'])
-    .where('client_id', '=', ref.client_id)
-    .where('message_id', '=', ref.message_id)
-    .executeTakeFirst();
-  if (!email) return false;
-  if (templates.get(email.template_key)?.version === email.template_version) return true;
-  log.warn(
-    {
-      message_id: ref.message_id,
-      template_key: email.template_key,
-      template_version: email.template_version,
-    },
-    'this worker does not have the template version of the email; it stays queued',
-  );
-  await sql`
-    update single_emails set next_attempt_at = now() + make_interval(secs => ${TEMPLATE_WAIT_SECONDS})
-    where client_id = ${ref.client_id} and message_id = ${ref.message_id} and claimed_by is null
-      and next_attempt_at is null
-  `.execute(db);
-  return false;
+  await delivery.singleOutcomes.add({
+    client_id,
+    message_id,
+    recipients: scheduled.map(({ outcome }, index) => ({
+      ordinal: envelope[index]!.ordinal,
+      outcome,
+    })),
+    retryIn: scheduled.find((one) => one.retryIn !== undefined)?.retryIn,
+  });
 }
 
 /** One SMTP transaction; an outcome for each of `addresses`, in their order. */
 async function attempt(
-  { templates, log }: Delivery,
+  delivery: Delivery,
+  pool: SmtpPool,
   email: ClaimedSingle,
   addresses: string[],
-  pool: SmtpPool,
 ): Promise<Outcome[]> {
-  const visible = (kind: 'to' | 'cc') =>
-    email.recipients
-      .filter((recipient) => recipient.kind === kind)
-      .map((recipient) => ({ address: recipient.email_given }));
   let raw: Buffer;
   try {
-    const content = await renderTemplate(templates.get(email.template_key)!, email.contexts);
-    raw = await compose({
-      messageId: messageIdOf(email.id, email.sender_email),
-      date: email.claimed_at,
-      from: { name: email.sender_name, address: email.sender_email },
-      replyTo: email.sender_reply_to,
-      to: visible('to'),
-      cc: visible('cc'),
-      content:
-        email.subject === null ? content : { ...content, subject: headerText(email.subject) },
-    });
+    raw = await composeEmail(delivery, email);
   } catch (error) {
-    log.error(
-      { message_id: email.id, template_key: email.template_key, error: (error as Error).message },
+    const { message_id, template_key } = email;
+    delivery.log.error(
+      { message_id, template_key, error: (error as Error).message },
       'not rendered',
     );
     const reply = 'the template could not be rendered';
@@ -112,4 +117,24 @@ async function attempt(
   const to = addresses.map(envelopeAddress);
   const signal = await pool.send({ from: envelopeAddress(email.sender_email), to }, raw);
   return to.map((address) => outcomeFor(signal, address));
+}
+
+/** To and Cc stand in the headers, Bcc in the envelope only. */
+async function composeEmail({ db, templates }: Delivery, email: ClaimedSingle): Promise<Buffer> {
+  const template = templates.get(email.template_key)!;
+  const content = await renderTemplate(template, splitContexts(template, email.email_data));
+  const visible = (kind: RecipientKind) =>
+    email.recipients
+      .filter((recipient) => recipient.kind === kind)
+      .map((recipient) => ({ address: recipient.email_given }));
+  return compose({
+    messageId: messageIdOf(email.message_id, email.sender_email),
+    date: email.claimed_at,
+    from: { name: email.sender_name, address: email.sender_email },
+    replyTo: email.sender_reply_to,
+    to: visible('to'),
+    cc: visible('cc'),
+    content: email.subject === null ? content : { ...content, subject: headerText(email.subject) },
+    attachments: await readAttachments(db, email),
+  });
 }

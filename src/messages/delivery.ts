@@ -4,8 +4,10 @@ import type { Database } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
 import type { SmtpPool } from '../smtp/transport.ts';
 import type { Templates } from '../templates/registry.ts';
-import type { OutcomeRecorder } from './record.ts';
+import type { BatchWriter } from './batch-writer.ts';
+import type { MessageOutcome } from './record.ts';
 import { nextDelay, type RetrySchedule } from './retry.ts';
+import type { SingleOutcome } from './single.ts';
 import type { Outcome } from '../smtp/signal.ts';
 
 export interface Delivery {
@@ -14,11 +16,13 @@ export interface Delivery {
   /** Our row in `workers`. */
   worker: number;
   templates: Templates;
-  recorder: OutcomeRecorder;
+  outcomes: BatchWriter<MessageOutcome>;
+  singleOutcomes: BatchWriter<SingleOutcome>;
   retry: RetrySchedule;
-  /** Connections of the bulk lane and of the urgent lane: urgent mail never waits for a place. */
+  /** Mail connections of each lane: urgent mail never waits for a place that bulk mail holds. */
   bulk: SmtpPool;
   urgent: SmtpPool;
+  singles: SmtpPool;
   /** Once aborted nothing more is claimed; what is in hand is finished. */
   stopping: AbortSignal;
 }
@@ -42,4 +46,48 @@ export function scheduleRetry(
   });
   if (retryIn !== undefined) return { outcome, retryIn };
   return { outcome: { kind: 'failed', reason: 'expired', reply: outcome.reply, suppress: false } };
+}
+
+/**
+ * Claims as many messages as the pool has free places, at most `most`, and gives back the places that
+ * found none. `drained` says that nothing more is due, or that the pool is closed.
+ */
+export async function claimForPool<Message>(
+  pool: SmtpPool,
+  most: number,
+  claim: (places: number) => Promise<{ claimed: Message[]; skipped: number }>,
+): Promise<{ claimed: Message[]; skipped: number; drained: boolean }> {
+  const places = await pool.reserve(most);
+  if (places === 0) return { claimed: [], skipped: 0, drained: true };
+  try {
+    const { claimed, skipped } = await claim(places);
+    pool.release(places - claimed.length);
+    return { claimed, skipped, drained: claimed.length + skipped < places };
+  } catch (error) {
+    pool.release(places);
+    throw error;
+  }
+}
+
+/**
+ * Claims and delivers until nothing is due or the worker stops, as many at once as the pool has
+ * places; resolves when everything claimed is recorded. `deliver` gives its place back itself.
+ */
+export async function deliverWhileDue<Message>(
+  { stopping }: Delivery,
+  pool: SmtpPool,
+  most: number,
+  claim: (places: number) => Promise<{ claimed: Message[]; skipped: number }>,
+  deliver: (message: Message) => Promise<void>,
+): Promise<void> {
+  const inHand = new Set<Promise<void>>();
+  while (!stopping.aborted) {
+    const { claimed, drained } = await claimForPool(pool, most, claim);
+    for (const message of claimed) {
+      const done = deliver(message).finally(() => inHand.delete(done));
+      inHand.add(done);
+    }
+    if (drained) break;
+  }
+  await Promise.all(inHand);
 }

@@ -1,10 +1,8 @@
-// Records outcomes: sending → sent, failed, unknown, or back to queued for a later try. Outcomes are
-// collected and written together, with the chunks' tallies, in one statement; a caller waits until
-// its own is committed. Nothing is recorded over what somebody else settled: the message must still
-// be in this worker's hands.
+// Records outcomes of list mail: sending → sent, failed, unknown, or back to queued for a later try,
+// together with the chunks' tallies, in one statement. Nothing is recorded over what somebody else
+// settled: the message must still be in this worker's hands.
 import { sql } from 'kysely';
 import type { Database } from '../database/connect.ts';
-import type { Logger } from '../log.ts';
 import type { ChunkRef } from '../queue.ts';
 import type { Outcome } from '../smtp/signal.ts';
 
@@ -14,57 +12,6 @@ export interface MessageOutcome {
   outcome: Outcome;
   /** Seconds until the next try, for a deferred message. */
   retryIn?: number;
-}
-
-/** Written when this many wait, or this long after the first, whichever comes first. */
-const MOST_WAITING = 25;
-const LONGEST_WAIT_MS = 100;
-
-interface Waiting extends MessageOutcome {
-  done: () => void;
-}
-
-export class OutcomeRecorder {
-  readonly #db: Database;
-  readonly #worker: number;
-  readonly #log: Logger;
-  #waiting: Waiting[] = [];
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(db: Database, worker: number, log: Logger) {
-    this.#db = db;
-    this.#worker = worker;
-    this.#log = log;
-  }
-
-  /** Resolves once the outcome is committed. A database that fails is tried again until it answers. */
-  record(outcome: MessageOutcome): Promise<void> {
-    return new Promise((resolve) => {
-      this.#waiting.push({ ...outcome, done: resolve });
-      if (this.#waiting.length >= MOST_WAITING) void this.#flush();
-      else this.#timer ??= setTimeout(() => void this.#flush(), LONGEST_WAIT_MS);
-    });
-  }
-
-  async #flush(): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    const batch = this.#waiting;
-    this.#waiting = [];
-    for (let pause = 100; ; pause = Math.min(pause * 2, 5000)) {
-      try {
-        await recordOutcomes(this.#db, this.#worker, batch);
-        for (const { done } of batch) done();
-        return;
-      } catch (error) {
-        this.#log.error(
-          { error: (error as Error).message, outcomes: batch.length },
-          'outcomes not recorded yet',
-        );
-        await new Promise((resolve) => setTimeout(resolve, pause));
-      }
-    }
-  }
 }
 
 /**

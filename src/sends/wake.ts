@@ -2,8 +2,16 @@
 // reconcile runs every minute and adds what has neither a job nor a due time, so a job that was
 // deleted, failed for good or never added costs a minute, not a mail.
 import { sql } from 'kysely';
-import type { Database } from '../database/connect.ts';
-import { enqueue, enqueueChunks, type ChunkRef, type MessageRef, type SendRef } from '../queue.ts';
+import type { Database, Trx } from '../database/connect.ts';
+import { URGENT_PRIORITY } from '../messages/single.ts';
+import {
+  enqueue,
+  enqueueChunks,
+  enqueueSingles,
+  type ChunkRef,
+  type MessageRef,
+  type SendRef,
+} from '../queue.ts';
 
 /** Of one pass: keeps the transaction short; the next pass comes in seconds. */
 const MOST_PER_PASS = 1000;
@@ -46,21 +54,31 @@ function chunkList(rows: ChunkRef[]) {
 
 function wakeSingles(db: Database): Promise<number> {
   return db.transaction().execute(async (trx) => {
-    const { rows } = await sql<MessageRef>`
+    const { rows } = await sql<MessageRef & { urgent: boolean }>`
       with due as (
         select client_id, message_id from single_emails
-        where next_attempt_at <= now() and claimed_by is null
+        where queue_state = 'deferred' and next_attempt_at <= now()
         order by next_attempt_at
         limit ${MOST_PER_PASS}
         for no key update skip locked
       )
-      update single_emails e set next_attempt_at = null
+      update single_emails e set queue_state = 'due', next_attempt_at = null
       from due where e.client_id = due.client_id and e.message_id = due.message_id
-      returning e.client_id, e.message_id
+      returning e.client_id, e.message_id, e.priority_level = ${URGENT_PRIORITY} as urgent
     `.execute(trx);
-    for (const row of rows) await enqueue(trx, 'deliver_urgent', row);
-    return rows.length;
+    return enqueueEmails(trx, rows);
   });
+}
+
+async function enqueueEmails(
+  trx: Trx,
+  rows: (MessageRef & { urgent: boolean })[],
+): Promise<number> {
+  const urgent = rows.filter((row) => row.urgent);
+  for (const { client_id, message_id } of urgent)
+    await enqueue(trx, 'deliver_urgent', { client_id, message_id });
+  if (urgent.length < rows.length) await enqueueSingles(trx);
+  return rows.length;
 }
 
 /** @returns how many jobs were added */
@@ -109,14 +127,21 @@ function reconcileChunks(db: Database, task: 'prepare_chunk' | 'deliver_chunk'):
 
 function reconcileSingles(db: Database): Promise<number> {
   return db.transaction().execute(async (trx) => {
-    const { rows } = await sql<MessageRef>`
-      select e.client_id, e.message_id
-      from single_emails e join messages m on m.client_id = e.client_id and m.id = e.message_id
-      where m.state = 'queued' and e.next_attempt_at is null and e.claimed_by is null
-        and ${noJob(sql`'deliver_urgent:' || e.client_id || ':' || e.message_id`)}
-      limit ${MOST_PER_PASS}
+    const { rows } = await sql<MessageRef & { urgent: boolean }>`
+      (select e.client_id, e.message_id, true as urgent
+       from single_emails e
+       where e.queue_state = 'due' and e.priority_level = ${URGENT_PRIORITY}
+         and ${noJob(sql`'deliver_urgent:' || e.client_id || ':' || e.message_id`)}
+       order by e.queued_at limit ${MOST_PER_PASS})
+      union all
+      (select e.client_id, e.message_id, false
+       from single_emails e
+       where e.queue_state = 'due' and e.priority_level > ${URGENT_PRIORITY}
+         and not exists (
+           select from graphile_worker.jobs j
+           where j.task_identifier = 'deliver_singles' and (j.locked_at is not null or j.attempts < j.max_attempts))
+       limit 1)
     `.execute(trx);
-    for (const row of rows) await enqueue(trx, 'deliver_urgent', row);
-    return rows.length;
+    return enqueueEmails(trx, rows);
   });
 }

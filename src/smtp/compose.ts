@@ -10,6 +10,12 @@ export interface Mailbox {
   address: string;
 }
 
+export interface Attachment {
+  name: string;
+  contentType: string;
+  content: Buffer;
+}
+
 export interface Mail {
   messageId: string;
   date: Date;
@@ -20,6 +26,7 @@ export interface Mail {
   content: Rendered;
   /** Of list mail, RFC 2919: what a mail client filters by. */
   listId?: string;
+  attachments?: Attachment[];
 }
 
 /** The message as it goes over the wire, before dot-stuffing. */
@@ -39,6 +46,14 @@ export function compose(mail: Mail): Promise<Buffer> {
       'Auto-Submitted': 'auto-generated',
       ...(mail.listId && { 'List-Id': mail.listId }),
     },
+    attachments: mail.attachments?.map(({ name, contentType, content }) => ({
+      filename: name,
+      contentType,
+      content,
+      // Always base64: quoted-printable would rewrite the line ends of a text file.
+      contentTransferEncoding: 'base64',
+      contentDisposition: 'attachment',
+    })),
     disableFileAccess: true,
     disableUrlAccess: true,
   });

@@ -79,8 +79,32 @@ export function contextErrors(schema: ContextSchema, context: unknown, at: strin
   return parsed.success ? [] : issuesToErrors(parsed.issues, at);
 }
 
-/** A context as the template takes it, once it is known to fit. */
+/** What a template is rendered with. */
 export interface Contexts {
   shared: JsonObject;
   recipient: JsonObject;
+}
+
+/**
+ * Takes apart what a single email gives as one object. A field that only the personal part knows goes
+ * there, one that both know goes to both, all else is shared, unknown fields included: checking the
+ * result against the schemas names them.
+ */
+export function splitContexts(template: TemplateDefinition, data: JsonObject): Contexts {
+  const shared: JsonObject = {};
+  const recipient: JsonObject = {};
+  const sharedFields = fieldsOf(template.sharedSchema);
+  const recipientFields = fieldsOf(template.recipientSchema);
+  for (const [name, value] of Object.entries(data)) {
+    const isPersonal = recipientFields?.has(name) ?? false;
+    if (isPersonal) recipient[name] = value;
+    if (!isPersonal || sharedFields?.has(name)) shared[name] = value;
+  }
+  return { shared, recipient };
+}
+
+/** The fields an object schema knows; undefined where it takes any. */
+function fieldsOf(schema: ContextSchema): Set<string> | undefined {
+  const { entries } = schema as { entries?: Record<string, unknown> };
+  return entries && new Set(Object.keys(entries));
 }

@@ -5,7 +5,9 @@ import { sql } from 'kysely';
 import type { Connection } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
 import type { Delivery } from '../messages/delivery.ts';
-import { OutcomeRecorder } from '../messages/record.ts';
+import { BatchWriter } from '../messages/batch-writer.ts';
+import { recordOutcomes } from '../messages/record.ts';
+import { recordSingles } from '../messages/single.ts';
 import { RETRY_SCHEDULE, type RetrySchedule } from '../messages/retry.ts';
 import type { Lane } from '../queue.ts';
 import { parseSmtpUrl, SmtpPool } from '../smtp/transport.ts';
@@ -14,6 +16,7 @@ import type { Templates } from '../templates/registry.ts';
 /** Connections to the mail server per process: Postfix takes 50 from one client by default. */
 export const BULK_CONNECTIONS = 20;
 export const URGENT_CONNECTIONS = 5;
+export const SINGLES_CONNECTIONS = 5;
 const HEARTBEAT_MS = 5000;
 
 export interface DeliveryOptions {
@@ -25,6 +28,8 @@ export interface DeliveryOptions {
   retry?: RetrySchedule;
   /** How long an SMTP connection is kept for the next message; default 10 s. */
   smtpIdleMs?: number;
+  /** Mails of the lane at once; default 5. */
+  singlesConnections?: number;
 }
 
 export interface RunningDelivery {
@@ -44,6 +49,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     lanes,
     retry = RETRY_SCHEDULE,
     smtpIdleMs,
+    singlesConnections = SINGLES_CONNECTIONS,
   } = options;
   const { db } = connection;
   const { id: worker } = await db
@@ -62,6 +68,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
   const smtp = parseSmtpUrl(smtpUrl);
   const bulk = new SmtpPool(smtp, BULK_CONNECTIONS, log, smtpIdleMs);
   const urgent = new SmtpPool(smtp, URGENT_CONNECTIONS, log, smtpIdleMs);
+  const singles = new SmtpPool(smtp, singlesConnections, log, smtpIdleMs);
   const stopping = new AbortController();
   return {
     delivery: {
@@ -69,10 +76,12 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       log,
       worker,
       templates,
-      recorder: new OutcomeRecorder(db, worker, log),
+      outcomes: new BatchWriter((items) => recordOutcomes(db, worker, items), log),
+      singleOutcomes: new BatchWriter((items) => recordSingles(db, worker, items), log),
       retry,
       bulk,
       urgent,
+      singles,
       stopping: stopping.signal,
     },
     stop: () => stopping.abort(),
@@ -81,6 +90,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       clearInterval(heartbeat);
       bulk.close();
       urgent.close();
+      singles.close();
       await db
         .updateTable('workers')
         .set({ stopped_at: sql`now()` })

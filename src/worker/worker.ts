@@ -9,6 +9,7 @@ import {
   type TaskList,
 } from 'graphile-worker';
 import deliverChunk from '../../tasks/deliver_chunk.ts';
+import deliverSingles from '../../tasks/deliver_singles.ts';
 import deliverUrgent from '../../tasks/deliver_urgent.ts';
 import expandSend from '../../tasks/expand_send.ts';
 import prepareChunk from '../../tasks/prepare_chunk.ts';
@@ -25,12 +26,13 @@ const TASKS: Record<TaskName, Task> = {
   prepare_chunk: prepareChunk,
   deliver_chunk: deliverChunk,
   deliver_urgent: deliverUrgent,
+  deliver_singles: deliverSingles,
   wake_due: wakeDueTask,
   reconcile,
 };
 
 /** Jobs of a lane that run at once in one process. */
-const SLOTS: Record<Lane, number> = { urgent: 8, prepare: 2, bulk: 4, upkeep: 1 };
+const SLOTS: Record<Lane, number> = { urgent: 8, singles: 4, prepare: 2, bulk: 4, upkeep: 1 };
 const CRON: Partial<Record<Lane, string>> = { upkeep: 'reconcile' };
 const WAKE_MS = 1000;
 

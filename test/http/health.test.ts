@@ -3,6 +3,7 @@ import { expect, it } from 'vitest';
 import { startListening } from '../../src/commands/serve.ts';
 import { connect } from '../../src/database/connect.ts';
 import { createApp } from '../../src/http/app.ts';
+import { readConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
 import { useHarness } from '../support/harness.ts';
 
@@ -17,7 +18,12 @@ const ask = async (url: string) => {
 async function withApi(databaseUrl: string, use: (url: string) => Promise<void>): Promise<void> {
   const log = createLogger('silent');
   const connection = connect({ url: databaseUrl, log });
-  const app = createApp({ db: connection.db, log, templates: h.templates });
+  const app = createApp({
+    db: connection.db,
+    log,
+    templates: h.templates,
+    attachments: readConfig({}).attachments,
+  });
   const listening = await startListening(app, { host: '127.0.0.1', port: 0 });
   try {
     await use(listening.url);

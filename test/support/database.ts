@@ -39,6 +39,8 @@ export function useDatabase(): TestDatabase {
 
 // Children before parents.
 const TABLES = [
+  'message_attachments',
+  'attachment_contents',
   'message_recipients',
   'single_emails',
   'messages',
@@ -50,6 +52,7 @@ const TABLES = [
   'recipient_lists',
   'suppressions',
   'contacts',
+  'email_types',
   'senders',
   'api_keys',
   'clients',

@@ -5,6 +5,7 @@ import { createApiKey } from '../../src/clients/api-keys.ts';
 import { createClient } from '../../src/clients/clients.ts';
 import { connect } from '../../src/database/connect.ts';
 import { createApp } from '../../src/http/app.ts';
+import { readConfig } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
 import type { RetrySchedule } from '../../src/messages/retry.ts';
 import type { Send } from '../../src/sends/sends.ts';
@@ -68,7 +69,12 @@ export function useHarness(): Harness {
 
   beforeEach(async () => {
     const log = createLogger('silent');
-    const app = createApp({ db: database.db, log, templates: harness.templates });
+    const app = createApp({
+      db: database.db,
+      log,
+      templates: harness.templates,
+      attachments: readConfig({}).attachments,
+    });
     listening = await startListening(app, { host: '127.0.0.1', port: 0 });
     harness.url = listening.url;
     harness.sink = await new SmtpSink().start();

@@ -1,0 +1,18 @@
+// What every route works with.
+import type { Client } from '../clients/clients.ts';
+import type { AttachmentLimits } from '../config.ts';
+import type { Database } from '../database/connect.ts';
+import type { Logger } from '../log.ts';
+import type { Templates } from '../templates/registry.ts';
+
+export interface Services {
+  db: Database;
+  log: Logger;
+  templates: Templates;
+  attachments: AttachmentLimits;
+}
+
+export interface ApiEnv {
+  /** The client the request's key speaks for. */
+  Variables: { client: Client };
+}

@@ -1,0 +1,154 @@
+// What uploads may take of the machine: places to be read at once, and a folder on disk each. A folder
+// is removed when its request is done; what a killed process left is swept by the next one to start.
+// A full disk is `unavailable`: the same request may succeed later.
+import { createHash } from 'node:crypto';
+import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DomainError } from '../errors.ts';
+
+const FOLDER_PREFIX = 'rosterpost-upload-';
+/** No upload lasts that long, so an older folder has no owner. */
+const ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
+
+/**
+ * At most `places` uploads are read at once. The rest wait in line in the order they came, their bodies
+ * unread: TCP holds their clients back, and of each at most 128 KiB is in our memory (measured: what
+ * Node reads before it stops). Hence the line has an end, too.
+ */
+export class UploadGate {
+  /** When the folders of killed processes are gone; never rejects. */
+  readonly swept: Promise<void>;
+  readonly #line = new Set<() => void>();
+  readonly #longestLine: number;
+  #free: number;
+
+  constructor(places = 8, longestLine = 500) {
+    this.#free = places;
+    this.#longestLine = longestLine;
+    this.swept = sweepFolders();
+  }
+
+  get waiting(): number {
+    return this.#line.size;
+  }
+
+  /**
+   * Runs `work` when a place is free. `signal` is the request's: a client that closes the connection
+   * leaves the line. Node sees that at once where the body fits into what it read ahead; of a longer
+   * body it learns it when the turn comes and reading fails.
+   * @throws unavailable where the line is too long, and what `work` throws
+   */
+  async run<Result>(signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
+    await this.#enter(signal);
+    try {
+      return await work();
+    } finally {
+      this.#leave();
+    }
+  }
+
+  async #enter(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) throw clientLeft();
+    if (this.#free > 0) {
+      this.#free -= 1;
+      return;
+    }
+    if (this.#line.size >= this.#longestLine) {
+      throw new DomainError('unavailable', 'Too many uploads are waiting. Try again.');
+    }
+    await new Promise<void>((resolve, reject) => {
+      const admit = () => {
+        signal.removeEventListener('abort', leave);
+        resolve();
+      };
+      const leave = () => {
+        this.#line.delete(admit);
+        reject(clientLeft());
+      };
+      this.#line.add(admit);
+      signal.addEventListener('abort', leave, { once: true });
+    });
+  }
+
+  /** The place goes to the next in line, or is free. */
+  #leave(): void {
+    const [next] = this.#line;
+    if (!next) {
+      this.#free += 1;
+      return;
+    }
+    this.#line.delete(next);
+    next();
+  }
+}
+
+/** Nobody reads this answer. */
+function clientLeft(): DomainError {
+  return new DomainError('validation_failed', 'The client closed the connection.');
+}
+
+/**
+ * Runs `work` with a new folder that only we can read, and removes it afterwards, whatever happens.
+ * @throws unavailable where the disk is full
+ */
+export async function withSpoolFolder<Result>(
+  work: (folder: string) => Promise<Result>,
+): Promise<Result> {
+  const folder = await mkdtemp(join(tmpdir(), FOLDER_PREFIX)).catch(rethrowUnavailable);
+  try {
+    return await work(folder);
+  } finally {
+    // Where this fails the answer stands all the same, and the sweep removes the folder.
+    await rm(folder, { recursive: true, force: true }).catch(() => {});
+  }
+}
+
+/**
+ * Writes the chunks to a new file and says how many bytes they are and their SHA-256. The next chunk is
+ * asked for when the one before is written, so a slow disk holds the client back. `count` is told the
+ * size of each chunk and may throw.
+ * @throws unavailable where the disk is full, and what `count` or the chunks throw
+ */
+export async function spoolFile(
+  chunks: AsyncIterable<Uint8Array>,
+  path: string,
+  count: (bytes: number) => void,
+): Promise<{ size: number; sha256: Buffer }> {
+  const hash = createHash('sha256');
+  let size = 0;
+  async function* measured() {
+    for await (const chunk of chunks) {
+      count(chunk.length);
+      hash.update(chunk);
+      size += chunk.length;
+      yield chunk;
+    }
+  }
+  await writeFile(path, measured(), { flag: 'wx', mode: 0o600 }).catch(rethrowUnavailable);
+  return { size, sha256: hash.digest() };
+}
+
+/** No room on the disk or in a quota, or no file handle left. */
+const OUT_OF_ROOM = new Set(['ENOSPC', 'EDQUOT', 'EMFILE', 'ENFILE']);
+
+function rethrowUnavailable(error: NodeJS.ErrnoException): never {
+  if (!OUT_OF_ROOM.has(error.code ?? '')) throw error;
+  throw new DomainError('unavailable', 'The server has no room for uploads right now. Try again.');
+}
+
+/** What cannot be looked at or removed is another user's, or goes next time. */
+async function sweepFolders(): Promise<void> {
+  const entries = await readdir(tmpdir(), { withFileTypes: true }).catch(() => []);
+  for (const entry of entries) {
+    if (!entry.isDirectory() || !entry.name.startsWith(FOLDER_PREFIX)) continue;
+    const folder = join(tmpdir(), entry.name);
+    try {
+      const { mtimeMs } = await stat(folder);
+      if (mtimeMs > Date.now() - ABANDONED_AFTER_MS) continue;
+      await rm(folder, { recursive: true, force: true });
+    } catch {
+      continue;
+    }
+  }
+}

@@ -1,0 +1,49 @@
+// Collects what is to be written and writes it together; a caller waits until its own item is
+// committed. A database that fails is tried again until it answers: what happened at a mail server
+// must not be forgotten because nobody could write it down.
+import type { Logger } from '../log.ts';
+
+/** Written when this many wait, or this long after the first, whichever comes first. */
+const MOST_WAITING = 25;
+const LONGEST_WAIT_MS = 100;
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 5000;
+
+export class BatchWriter<Item> {
+  readonly #write: (items: readonly Item[]) => Promise<void>;
+  readonly #log: Logger;
+  #waiting: { item: Item; done: () => void }[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(write: (items: readonly Item[]) => Promise<void>, log: Logger) {
+    this.#write = write;
+    this.#log = log;
+  }
+
+  /** Resolves once the item is committed. */
+  add(item: Item): Promise<void> {
+    return new Promise((resolve) => {
+      this.#waiting.push({ item, done: resolve });
+      if (this.#waiting.length >= MOST_WAITING) void this.#flush();
+      else this.#timer ??= setTimeout(() => void this.#flush(), LONGEST_WAIT_MS);
+    });
+  }
+
+  async #flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const batch = this.#waiting;
+    this.#waiting = [];
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
+      try {
+        await this.#write(batch.map(({ item }) => item));
+        for (const { done } of batch) done();
+        return;
+      } catch (error) {
+        const { message } = error as Error;
+        this.#log.error({ error: message, outcomes: batch.length }, 'outcomes not recorded yet');
+        await new Promise((resolve) => setTimeout(resolve, pause));
+      }
+    }
+  }
+}
