@@ -124,7 +124,7 @@ async function readEmailRequest(form: MultipartForm): Promise<EmailRequest> {
   const { email_data, ...fields } = parsed.output;
   const attachments: NewAttachment[] = [];
   for (const file of form.files) attachments.push(await readAttachment(file));
-  return { ...fields, email_data: readEmailData(email_data), attachments } as EmailRequest;
+  return { ...fields, email_data: readEmailData(email_data), attachments };
 }
 
 /** Repeated fields as arrays, the others once. */

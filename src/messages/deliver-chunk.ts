@@ -104,25 +104,14 @@ async function deliverMessage(
 }
 
 async function attempt(
-  { bulk, log }: Delivery,
+  { bulk, log, turns }: Delivery,
   send: FrozenSend,
   template: Template,
   message: ClaimedMessage,
 ): Promise<Outcome> {
   let raw: Buffer;
   try {
-    raw = await compose({
-      messageId: messageIdOf(message.id, send.sender_email),
-      date: message.claimed_at,
-      from: { name: send.sender_name, address: send.sender_email },
-      replyTo: send.sender_reply_to,
-      to: [{ name: message.name, address: message.email_given }],
-      content: await renderTemplate(template, {
-        shared: send.shared_context,
-        recipient: message.context,
-      }),
-      listId: listIdOf(send.list_key, send.client_key, send.sender_email),
-    });
+    raw = await turns.next(() => composeMessage(send, template, message));
   } catch (error) {
     log.error(
       { message_id: message.id, template_key: template.key, error: (error as Error).message },
@@ -138,4 +127,23 @@ async function attempt(
   const to = envelopeAddress(message.email_given);
   const signal = await bulk.send({ from: envelopeAddress(send.sender_email), to: [to] }, raw);
   return outcomeFor(signal, to);
+}
+
+async function composeMessage(
+  send: FrozenSend,
+  template: Template,
+  message: ClaimedMessage,
+): Promise<Buffer> {
+  return compose({
+    messageId: messageIdOf(message.id, send.sender_email),
+    date: message.claimed_at,
+    from: { name: send.sender_name, address: send.sender_email },
+    replyTo: send.sender_reply_to,
+    to: [{ name: message.name, address: message.email_given }],
+    content: await renderTemplate(template, {
+      shared: send.shared_context,
+      recipient: message.context,
+    }),
+    listId: listIdOf(send.list_key, send.client_key, send.sender_email),
+  });
 }

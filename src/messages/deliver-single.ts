@@ -23,11 +23,20 @@ import {
 export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promise<void> {
   const { db, worker, urgent } = delivery;
   const which = sql<boolean>`${thisSingle(ref)} and ${hasTemplate(delivery)}`;
-  const { claimed, skipped } = await claimForPool(urgent, 1, (places) =>
-    claimSingles(db, worker, which, places),
-  );
-  await Promise.all(claimed.map((email) => deliverEmail(delivery, urgent, email)));
-  if (claimed.length + skipped === 0) await warnOfMissingTemplates(delivery);
+  const giveWay = delivery.turns.takeFirst();
+  try {
+    const { claimed, skipped } = await claimForPool(urgent, 1, (places) =>
+      claimSingles(db, worker, which, places),
+    );
+    const done = () => {
+      urgent.release(1);
+      giveWay();
+    };
+    await Promise.all(claimed.map((email) => deliverEmail(delivery, urgent, email, done)));
+    if (claimed.length + skipped === 0) await warnOfMissingTemplates(delivery);
+  } finally {
+    giveWay();
+  }
 }
 
 export async function deliverSingles(delivery: Delivery): Promise<void> {
@@ -38,7 +47,7 @@ export async function deliverSingles(delivery: Delivery): Promise<void> {
     singles,
     singles.size,
     (places) => claimSingles(db, worker, which, places),
-    (email) => deliverEmail(delivery, singles, email),
+    (email) => deliverEmail(delivery, singles, email, () => singles.release(1)),
   );
   await warnOfMissingTemplates(delivery);
 }
@@ -62,10 +71,12 @@ async function warnOfMissingTemplates(delivery: Delivery): Promise<void> {
   }
 }
 
+/** `answered` is called when the mail server has answered, before that is recorded. */
 async function deliverEmail(
   delivery: Delivery,
   pool: SmtpPool,
   email: ClaimedSingle,
+  answered: () => void,
 ): Promise<void> {
   const { client_id, message_id } = email;
   const envelope = email.recipients.filter((recipient) => recipient.state === 'queued');
@@ -74,7 +85,7 @@ async function deliverEmail(
     pool,
     email,
     envelope.map((recipient) => recipient.email_given),
-  ).finally(() => pool.release(1));
+  ).finally(answered);
   const urgent = email.priority_level === URGENT_PRIORITY;
   const scheduled = outcomes.map((outcome) =>
     scheduleRetry(outcome, delivery.retry, email, { urgent, seed: email.claimed_at.getTime() }),

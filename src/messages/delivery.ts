@@ -8,6 +8,7 @@ import type { BatchWriter } from './batch-writer.ts';
 import type { MessageOutcome } from './record.ts';
 import { nextDelay, type RetrySchedule } from './retry.ts';
 import type { SingleOutcome } from './single.ts';
+import type { Turns } from './turns.ts';
 import type { Outcome } from '../smtp/signal.ts';
 
 export interface Delivery {
@@ -23,6 +24,7 @@ export interface Delivery {
   bulk: SmtpPool;
   urgent: SmtpPool;
   singles: SmtpPool;
+  turns: Turns;
   /** Once aborted nothing more is claimed; what is in hand is finished. */
   stopping: AbortSignal;
 }

@@ -8,6 +8,7 @@ import type { Delivery } from '../messages/delivery.ts';
 import { BatchWriter } from '../messages/batch-writer.ts';
 import { recordOutcomes } from '../messages/record.ts';
 import { recordSingles } from '../messages/single.ts';
+import { Turns } from '../messages/turns.ts';
 import { RETRY_SCHEDULE, type RetrySchedule } from '../messages/retry.ts';
 import type { Lane } from '../queue.ts';
 import { parseSmtpUrl, SmtpPool } from '../smtp/transport.ts';
@@ -82,6 +83,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       bulk,
       urgent,
       singles,
+      turns: new Turns(),
       stopping: stopping.signal,
     },
     stop: () => stopping.abort(),

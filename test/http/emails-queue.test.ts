@@ -162,7 +162,11 @@ describe('the examples of the documentation', () => {
     const email = await deliver(body.email_id);
     expect(email.attachments).toEqual([
       { name: 'q1_report.pdf', content_type: 'application/pdf', size: pdf.length },
-      { name: 'zusammenfassung – 要約.txt', content_type: 'text/plain', size: text.length },
+      {
+        name: 'zusammenfassung – 要約.txt',
+        content_type: 'text/plain; charset=utf-8',
+        size: text.length,
+      },
     ]);
     const mail = await h.sink.mailTo('executive1@example.com');
     expect(mail.attachments.map((one) => [one.filename, one.mimeType, one.disposition])).toEqual([

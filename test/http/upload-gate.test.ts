@@ -157,7 +157,6 @@ describe('with four places', () => {
       new Set([digest(content)]),
     );
     expect(mostTogether).toBeLessThanOrEqual(4);
-    console.log('PEAK', most / MIB);
     expect(most / MIB).toBeLessThan(20);
   });
 });

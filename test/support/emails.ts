@@ -12,8 +12,7 @@ export function formOf(fields: FormFields): FormData {
   for (const [name, value] of Object.entries(fields)) {
     for (const one of Array.isArray(value) ? value : [value]) {
       if (typeof one === 'string') form.append(name, one);
-      else
-        form.append(name, new File([one.content as string], one.name, { type: one.type ?? '' }));
+      else form.append(name, new File([one.content], one.name, { type: one.type ?? '' }));
     }
   }
   return form;

@@ -2,7 +2,7 @@
 // size in `npm run test:large`.
 import { expect } from 'vitest';
 import { scoreSend, someMembers, type Harness } from './harness.ts';
-import { startWorkerProcess } from './worker-process.ts';
+import { startWorkerProcess } from './processes.ts';
 
 const BATCH = 10_000;
 

@@ -1,0 +1,80 @@
+// Workers and APIs as operators run them: processes of their own, through the command line.
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { on, once } from 'node:events';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { promisify } from 'node:util';
+import { rootFile } from '../../src/root.ts';
+
+const run = promisify(execFile);
+
+export interface Process {
+  child: ChildProcess;
+  /** Resident memory right now, in MiB. */
+  memory(): Promise<number>;
+  /** SIGTERM; resolves with the exit code. */
+  stop(): Promise<number | null>;
+}
+
+export interface ApiProcess extends Process {
+  url: string;
+}
+
+type Environment = Record<string, string> & { DATABASE_URL: string };
+
+export function startWorkerProcess(
+  env: Environment & { SMTP_URL: string },
+  args: string[] = [],
+): Process {
+  return start(['work', ...args], { LOG_LEVEL: process.env.TEST_LOG ?? 'error', ...env });
+}
+
+/** Resolves when it listens, on a port of its own choice. */
+export async function startApiProcess(env: Environment): Promise<ApiProcess> {
+  const api = start(['serve'], { LOG_LEVEL: 'info', PORT: '0', ...env }, 'pipe');
+  const { stderr } = api.child as ChildProcess & { stderr: Readable };
+  for await (const [line] of on(createInterface(stderr), 'line', { close: ['close'] })) {
+    const { url } = JSON.parse(line as string) as { url?: string };
+    if (url) return { ...api, url };
+  }
+  throw new Error('the API ended before it listened');
+}
+
+/** Watches until asked for the highest value seen, in MiB. */
+export function watchMemory({ memory }: Process): { peak(): Promise<number> } {
+  let peak = 0;
+  let watched = true;
+  const watching = (async () => {
+    while (watched) peak = Math.max(peak, await memory());
+  })();
+  return {
+    peak: async () => {
+      watched = false;
+      await watching;
+      return peak;
+    },
+  };
+}
+
+function start(args: string[], env: Environment, stderr: 'inherit' | 'pipe' = 'inherit'): Process {
+  const child = spawn(process.execPath, ['--import', 'tsx', rootFile('src/cli.ts'), ...args], {
+    cwd: rootFile(),
+    env: { ...process.env, NODE_ENV: 'production', ...env },
+    stdio: ['ignore', 'inherit', stderr],
+  });
+  // What a failed test leaves running must not outlive it.
+  process.once('exit', () => child.kill('SIGKILL'));
+  const ended = once(child, 'exit') as Promise<[number | null]>;
+  return {
+    child,
+    memory: async () => {
+      const { stdout } = await run('ps', ['-o', 'rss=', '-p', String(child.pid)]);
+      return Number(stdout) / 1024;
+    },
+    stop: async () => {
+      child.kill('SIGTERM');
+      const [code] = await ended;
+      return code;
+    },
+  };
+}
