@@ -166,6 +166,16 @@ comment on column recipient_lists.created_at is 'When the list was created.';
 comment on column recipient_lists.updated_at is 'When name, type or metadata was last changed.';
 comment on column recipient_lists.deleted_at is 'When the list was hidden. Its running sends finish.';
 
+create function strictest_consent(consents text[]) returns text
+language sql immutable parallel safe
+return case
+  when 'unsubscribed' = any (consents) then 'unsubscribed'
+  when 'pending' = any (consents) then 'pending'
+  else 'subscribed'
+end;
+comment on function strictest_consent is
+  'What counts where several consents are known of a person: the strictest; subscribed where none is.';
+
 create table list_members (
   client_id integer not null,
   list_id bigint not null,
@@ -187,6 +197,8 @@ create table list_members (
 -- index finds all lists of a contact.
 create unique index list_members_contact_stands_once
   on list_members (client_id, contact_id, list_id) where removed_at is null;
+create index list_members_removed
+  on list_members (client_id, contact_id, list_id, removed_at) where removed_at is not null;
 comment on table list_members is 'Memberships. A removed one stays as a row, so that a repeated removal is harmless.';
 comment on column list_members.client_id is 'The client that owns the list.';
 comment on column list_members.list_id is 'The list.';

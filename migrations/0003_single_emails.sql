@@ -50,12 +50,14 @@ create table single_emails (
     check (queue_state in ('due', 'deferred', 'claimed', 'settled')),
   next_attempt_at timestamptz,
   claimed_by bigint references workers,
+  claim_id uuid,
   primary key (client_id, message_id),
   foreign key (client_id, message_id) references messages (client_id, id),
   unique (client_id, idempotency_key),
   constraint email_has_a_digest_with_its_key check ((idempotency_key is null) = (request_digest is null)),
   constraint email_is_due_at_a_time_while_deferred check ((queue_state = 'deferred') = (next_attempt_at is not null)),
-  constraint email_is_claimed_by_a_worker check ((queue_state = 'claimed') = (claimed_by is not null))
+  constraint email_is_claimed_by_a_worker check (
+    (queue_state = 'claimed') = (claimed_by is not null) and (claimed_by is null) = (claim_id is null))
 );
 -- Priority 1 has a job per mail; the others are claimed in this order.
 create index single_emails_due on single_emails (priority_level, queued_at) where queue_state = 'due';
@@ -82,6 +84,7 @@ comment on column single_emails.queued_at is 'When it was accepted.';
 comment on column single_emails.queue_state is 'due: may be claimed; deferred: waits for next_attempt_at; claimed: in a worker''s hands; settled: done.';
 comment on column single_emails.next_attempt_at is 'When a deferred one becomes due.';
 comment on column single_emails.claimed_by is 'The worker that has it in hand.';
+comment on column single_emails.claim_id is 'Names the statement that claimed it, whose answer may be lost.';
 
 create table message_recipients (
   client_id integer not null,

@@ -198,12 +198,22 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
+interface ListenError {
+  address?: string;
+  port?: number;
+}
+
 function explain(error: unknown): string {
   const expected =
     error instanceof DomainError ||
     error instanceof ConfigError ||
     error instanceof EmbeddedPostgresError;
   if (expected) return error.message;
+  const { code, syscall, address, port } = error as NodeJS.ErrnoException & ListenError;
+  if (syscall === 'listen') {
+    const why = code === 'EADDRINUSE' ? 'it is in use' : code;
+    return `Cannot listen on ${address}:${port}: ${why}. Set another PORT or HOST.`;
+  }
   if (isUnavailable(error))
     return `The database cannot be reached: ${String((error as Error).message || (error as { code?: string }).code)}`;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);

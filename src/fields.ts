@@ -2,7 +2,7 @@
 // link may be. Each says in its message what would be right. Strings that PostgreSQL cannot hold
 // (NUL, lone surrogates) are refused before, where JSON is read.
 import * as v from 'valibot';
-import { parseAddress } from './recipients/address.ts';
+import { parseAddress } from './address.ts';
 import type { JsonObject } from './database/schema.ts';
 import type { FieldError } from './errors.ts';
 
@@ -123,7 +123,7 @@ export function jsonObject() {
 
 const FREE_DATA_BYTES = 256 * 1024;
 
-/** Free data of the client (metadata, attributes): an object of at most 256 KiB of JSON. */
+/** Data of the client (metadata, attributes, contexts): an object of at most 256 KiB of JSON. */
 export function freeData() {
   return v.pipe(
     jsonObject(),
@@ -143,7 +143,10 @@ export function moment() {
 }
 
 export function isLink(text: string): boolean {
-  if (/[\s\u0000-\u001f\u007f<>"]/u.test(text) || !/^(https?:\/\/|mailto:)/iu.test(text))
+  if (
+    /[\s\u0000-\u001f\u007f<>"\p{Bidi_Control}]/u.test(text) ||
+    !/^(https?:\/\/|mailto:)/iu.test(text)
+  )
     return false;
   return URL.canParse(text);
 }

@@ -2,7 +2,6 @@
 // an embedded PostgreSQL without DATABASE_URL, a local mail server with an inbox without SMTP_URL.
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Hono } from 'hono';
 import { authenticate, createApiKey } from '../clients/api-keys.ts';
 import { createClient, findClient, type Client } from '../clients/clients.ts';
 import { putSender } from '../clients/senders.ts';
@@ -13,7 +12,6 @@ import { migrate } from '../database/migrate.ts';
 import { createExampleTypes } from '../emails-queue/email-types.ts';
 import { DomainError } from '../errors.ts';
 import { createApp } from '../http/app.ts';
-import { inbox } from '../http/inbox.ts';
 import { createLogger } from '../log.ts';
 import { startSink } from '../smtp/sink.ts';
 import { loadTemplates } from '../templates/registry.ts';
@@ -26,39 +24,40 @@ const CLIENT_KEY = 'demo';
 export async function dev(): Promise<void> {
   const config = readConfig();
   const log = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel);
-  const embedded = config.databaseUrl ? undefined : await startEmbedded({ folder: config.dataDir });
-  const sink = config.smtpUrl ? undefined : await startSink();
-  const url = config.databaseUrl ?? embedded!.url;
+  await using started = new AsyncDisposableStack(); // ended in reverse order, whatever happens
+  let { databaseUrl: url, smtpUrl } = config;
+  if (!url) {
+    const embedded = await startEmbedded({ folder: config.dataDir });
+    started.defer(() => embedded.stop());
+    ({ url } = embedded);
+  }
+  const sink = smtpUrl ? undefined : await startSink();
+  if (sink) started.defer(() => sink.close());
+  smtpUrl ??= sink!.url;
   const connection = connect({
     url,
     log,
     max: 10 + WORKER_CONNECTIONS,
     applicationName: 'rosterpost dev',
   });
+  started.defer(() => connection.close());
   await migrate(connection);
-  const client = await prepareDemoClient(connection.db);
-  const key = await keepKey(connection.db, client, path.join(config.dataDir, 'dev-api-key'));
+  const { db } = connection;
+  const client = await prepareDemoClient(db);
+  const key = await keepKey(db, client, path.join(config.dataDir, 'dev-api-key'));
   const templates = await loadTemplates();
-  const app = new Hono();
-  if (sink) app.route('/inbox', inbox(sink));
-  app.route('/', createApp({ db: connection.db, log, templates, attachments: config.attachments }));
-  const listening = await startListening(app, config);
-  const worker = await startWorker({
-    connection,
-    log,
-    templates,
-    smtpUrl: config.smtpUrl ?? sink!.url,
-  });
+  const { attachments } = config;
+  const listening = await startListening(
+    createApp({ db, log, templates, attachments, sink }),
+    config,
+  );
+  started.defer(() => listening.close());
+  const worker = await startWorker({ connection, log, templates, smtpUrl });
+  started.defer(() => worker.stop());
   process.stdout.write(
     welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }),
   );
-  try {
-    await untilSignal(worker.ended);
-  } finally {
-    await Promise.all([listening.close(), worker.stop()]);
-    await Promise.all([connection.close(), sink?.close()]);
-    await embedded?.stop();
-  }
+  await untilSignal(worker.ended);
 }
 
 /** The client `demo` with the default sender `courses` and the documentation's email types. Repeatable. */

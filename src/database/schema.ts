@@ -198,6 +198,7 @@ export interface DB {
     queue_state: Generated<'due' | 'deferred' | 'claimed' | 'settled'>;
     next_attempt_at: Date | null;
     claimed_by: number | null;
+    claim_id: string | null;
   };
   message_recipients: {
     client_id: number;

@@ -7,7 +7,7 @@ import { violates } from '../database/failures.ts';
 import { DomainError, notFound } from '../errors.ts';
 import { address, key, line } from '../fields.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
-import type { Address } from '../recipients/address.ts';
+import type { Address } from '../address.ts';
 
 /** Of one email, To, Cc and Bcc together. */
 export const MOST_RECIPIENTS = 1000;

@@ -8,7 +8,7 @@ import type { Database, Trx } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import { DomainError, invalid, type FieldError } from '../errors.ts';
 import { createSingle, type RecipientKind } from '../messages/single.ts';
-import { parseAddress, type Address } from '../recipients/address.ts';
+import { parseAddress, type Address } from '../address.ts';
 import {
   contextErrors,
   splitContexts,

@@ -6,6 +6,7 @@ import { invalid, notFound } from '../errors.ts';
 import { requireKey } from './auth.ts';
 import { contacts } from './contacts.ts';
 import { health } from './health.ts';
+import { inbox } from './inbox.ts';
 import { lists } from './lists.ts';
 import { members } from './members.ts';
 import { messages } from './messages.ts';
@@ -27,6 +28,7 @@ export function createApp(services: Services) {
   app.use(decodableUrl);
 
   app.route('/', health(services));
+  if (services.sink) app.route('/inbox', inbox(services.sink));
 
   app.route('/api/v1', v1(services)); // before /api, whose error shape is another
 

@@ -12,12 +12,13 @@ import {
 } from '../emails-queue/emails.ts';
 import { digestEmailRequest, queueEmail, type EmailRequest } from '../emails-queue/queue-email.ts';
 import { DomainError, invalid, type FieldError } from '../errors.ts';
-import { address, issuesToErrors, key, line } from '../fields.ts';
+import { findFlaws } from '../flaws.ts';
+import { address, freeData, issuesToErrors, jsonObject, key, line } from '../fields.ts';
 import type { ApiEnv, Services } from './services.ts';
 import { answer, INVALID_EMAIL_DATA, succeeded } from './legacy-shape.ts';
 import { withMultipart, type MultipartForm, type SpooledFile } from './multipart.ts';
 import { UploadGate } from './upload-gate.ts';
-import { findFlaws, idParam, MIB, PAGE_QUERY, readQuery } from './request.ts';
+import { idParam, MIB, PAGE_QUERY, readQuery } from './request.ts';
 
 /** Uploads read at once; each holds one file in memory while it is stored. */
 const UPLOADS_AT_ONCE = 4;
@@ -159,14 +160,16 @@ function readEmailData(text: string): EmailRequest['email_data'] {
   } catch {
     throw new DomainError('validation_failed', INVALID_EMAIL_DATA);
   }
-  if (typeof data !== 'object' || data === null || Array.isArray(data)) {
+  if (!v.is(jsonObject(), data)) {
     throw invalid([{ path: 'email_data', message: 'must be a JSON object' }]);
   }
   const flaws = findFlaws(data);
   if (flaws.length > 0) {
     throw invalid(flaws.map(({ path, message }) => ({ path: `email_data.${path}`, message })));
   }
-  return data as EmailRequest['email_data'];
+  const parsed = v.safeParse(freeData(), data);
+  if (!parsed.success) throw invalid(issuesToErrors(parsed.issues, 'email_data'));
+  return parsed.output;
 }
 
 function idempotencyKey(given: string | undefined): string | undefined {

@@ -36,7 +36,7 @@ export function members({ db }: Services) {
 
   app.post('/bulk-upsert', async (c) => {
     const key = keyParam(c, 'key');
-    const input = await readJson(c, BulkInput, 32 * MIB);
+    const input = await readJson(c, BulkInput, 32 * MIB, { unchecked: 'members' });
     const { members, rejected } = readMembers(input.members);
     const counts = await db
       .transaction()

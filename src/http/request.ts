@@ -4,21 +4,23 @@
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import * as v from 'valibot';
-import { DomainError, invalid, MAX_FIELD_ERRORS, notFound, type FieldError } from '../errors.ts';
+import { DomainError, invalid, notFound } from '../errors.ts';
 import { isKey, issuesToErrors, isUuid } from '../fields.ts';
+import { findFlaws, shownName, textFlaw } from '../flaws.ts';
 import { MAX_LIMIT } from '../paging.ts';
-import { parseAddress, type Address } from '../recipients/address.ts';
+import { parseAddress, type Address } from '../address.ts';
 
 export const MIB = 1024 * 1024;
-const MAX_DEPTH = 64;
-/** Of one body: about what 32 MB of contexts hold; a body of brackets could hold ten times that. */
-const MAX_VALUES = 2_000_000;
 
-/** @throws unsupported_media_type, payload_too_large, validation_failed */
+/**
+ * `unchecked` names a field whose flaws the caller looks for, part by part.
+ * @throws unsupported_media_type, payload_too_large, validation_failed
+ */
 export async function readJson<Schema extends v.GenericSchema>(
   c: Context,
   schema: Schema,
   limit = MIB,
+  { unchecked }: { unchecked?: string } = {},
 ): Promise<v.InferOutput<Schema>> {
   const type = (c.req.header('content-type') ?? '').split(';')[0]!.trim().toLowerCase();
   if (type !== 'application/json') {
@@ -34,7 +36,8 @@ export async function readJson<Schema extends v.GenericSchema>(
       'The body must be a JSON object.',
     );
   }
-  const flaws = findFlaws(value);
+  const checked = unchecked === undefined ? value : { ...value, [unchecked]: undefined };
+  const flaws = findFlaws(checked);
   if (flaws.length > 0) throw invalid(flaws);
   const parsed = v.safeParse(schema, value);
   if (!parsed.success) throw invalid(issuesToErrors(parsed.issues));
@@ -50,10 +53,16 @@ async function readBytes(c: Context, limit: number): Promise<Buffer> {
   if (Number(c.req.header('content-length') ?? 0) > limit) throw tooLarge();
   const parts: Uint8Array[] = [];
   let size = 0;
-  for await (const part of c.req.raw.body ?? []) {
-    size += part.length;
-    if (size > limit) throw tooLarge();
-    parts.push(part);
+  try {
+    for await (const part of c.req.raw.body ?? []) {
+      size += part.length;
+      if (size > limit) throw tooLarge();
+      parts.push(part);
+    }
+  } catch (error) {
+    if (error instanceof DomainError) throw error;
+    // The client has left: nobody reads this answer.
+    throw invalid([{ path: '', message: 'the body ended early' }], 'The body ended early.');
   }
   return Buffer.concat(parts);
 }
@@ -65,60 +74,6 @@ function parseJson(bytes: Buffer): unknown {
     const why = error instanceof SyntaxError ? 'is not valid JSON' : 'is not valid UTF-8';
     throw invalid([{ path: '', message: `the body ${why}` }], `The body ${why}.`);
   }
-}
-
-/**
- * What no field may contain. Recursion ends at MAX_DEPTH, so depth cannot exhaust the stack, and a
- * path is put together only where a flaw is, so 32 MB of small values cost what reading them costs.
- */
-export function findFlaws(root: unknown): FieldError[] {
-  const flaws: FieldError[] = [];
-  const names: (string | number)[] = [];
-  const note = (message: string): void => {
-    flaws.push({ path: names.map(shownName).join('.'), message });
-  };
-  let values = 0;
-  const visit = (value: unknown): void => {
-    if (flaws.length >= MAX_FIELD_ERRORS || values > MAX_VALUES) return;
-    values += 1;
-    if (values > MAX_VALUES) return note(`the body must hold at most ${MAX_VALUES} values`);
-    if (typeof value === 'string') {
-      const flaw = textFlaw(value);
-      if (flaw) note(flaw);
-    } else if (typeof value === 'number') {
-      if (!Number.isFinite(value)) note('is a number too large for JSON (RFC 8259, section 6)');
-    } else if (typeof value === 'object' && value !== null) {
-      if (names.length >= MAX_DEPTH) return note(`must be nested at most ${MAX_DEPTH} deep`);
-      if (Array.isArray(value)) {
-        for (let index = 0; index < value.length; index++) visitBelow(index, value[index]);
-      } else {
-        for (const name of Object.keys(value)) {
-          visitBelow(name, (value as Record<string, unknown>)[name]);
-        }
-      }
-    }
-  };
-  const visitBelow = (name: string | number, value: unknown): void => {
-    names.push(name);
-    if (typeof name === 'string') {
-      const flaw = name === '__proto__' ? 'must have another name' : textFlaw(name);
-      if (flaw) note(flaw);
-    }
-    visit(value);
-    names.pop();
-  };
-  visit(root);
-  return flaws;
-}
-
-function textFlaw(text: string): string | undefined {
-  if (text.includes('\u0000')) return 'must not contain the character NUL';
-  if (!text.isWellFormed()) return 'must be well-formed Unicode: it has half a surrogate pair';
-  return undefined;
-}
-
-function shownName(name: string | number): string {
-  return String(name).slice(0, 255).toWellFormed().replaceAll('\u0000', '\ufffd');
 }
 
 /** @throws validation_failed, also for a parameter that is not known or given twice */

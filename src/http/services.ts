@@ -3,6 +3,7 @@ import type { Client } from '../clients/clients.ts';
 import type { AttachmentLimits } from '../config.ts';
 import type { Database } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
+import type { Sink } from '../smtp/sink.ts';
 import type { Templates } from '../templates/registry.ts';
 
 export interface Services {
@@ -10,6 +11,8 @@ export interface Services {
   log: Logger;
   templates: Templates;
   attachments: AttachmentLimits;
+  /** The local mail server of `dev`, shown at /inbox. */
+  sink?: Sink;
 }
 
 export interface ApiEnv {

@@ -4,7 +4,7 @@ import { Hono } from 'hono';
 import * as v from 'valibot';
 import { resolveSender } from '../clients/senders.ts';
 import { invalid, notFound } from '../errors.ts';
-import { address, jsonObject, key } from '../fields.ts';
+import { address, freeData, key } from '../fields.ts';
 import { getMessage } from '../messages/messages.ts';
 import { createSingle, URGENT_PRIORITY } from '../messages/single.ts';
 import { page } from '../paging.ts';
@@ -15,8 +15,8 @@ import type { ApiEnv, Services } from './services.ts';
 import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
 const contexts = {
-  shared_context: v.optional(v.nullable(jsonObject())),
-  recipient_context: v.optional(v.nullable(jsonObject())),
+  shared_context: v.optional(v.nullable(freeData())),
+  recipient_context: v.optional(v.nullable(freeData())),
 };
 const PreviewInput = v.strictObject(contexts);
 const TestSendInput = v.strictObject({

@@ -34,16 +34,25 @@ export class BatchWriter<Item> {
     this.#timer = undefined;
     const batch = this.#waiting;
     this.#waiting = [];
-    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
-      try {
-        await this.#write(batch.map(({ item }) => item));
-        for (const { done } of batch) done();
-        return;
-      } catch (error) {
-        const { message } = error as Error;
-        this.#log.error({ error: message, outcomes: batch.length }, 'outcomes not recorded yet');
-        await new Promise((resolve) => setTimeout(resolve, pause));
-      }
+    await untilAnswered(
+      () => this.#write(batch.map(({ item }) => item)),
+      (error) => this.#log.error({ error, outcomes: batch.length }, 'outcomes not recorded yet'),
+    );
+    for (const { done } of batch) done();
+  }
+}
+
+/** Asks until the database answers; `failed` is told of each time it did not. */
+export async function untilAnswered<Result>(
+  ask: () => Promise<Result>,
+  failed: (error: string) => void,
+): Promise<Result> {
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 2, LONGEST_PAUSE_MS)) {
+    try {
+      return await ask();
+    } catch (error) {
+      failed((error as Error).message);
+      await new Promise((resolve) => setTimeout(resolve, pause));
     }
   }
 }

@@ -6,10 +6,17 @@ import type { ChunkRef } from '../queue.ts';
 import { settleChunk } from '../sends/complete.ts';
 import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
-import { envelopeAddress } from '../recipients/address.ts';
+import { envelopeAddress } from '../address.ts';
 import type { Template } from '../templates/registry.ts';
 import { renderTemplate } from '../templates/render.ts';
-import { claimFromChunk, leaseChunk, type Chunk, type ClaimedMessage } from './claim.ts';
+import { untilAnswered } from './batch-writer.ts';
+import {
+  claimFromChunk,
+  handBackChunk,
+  leaseChunk,
+  type Chunk,
+  type ClaimedMessage,
+} from './claim.ts';
 import { deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
 import type { JsonObject } from '../database/schema.ts';
 
@@ -38,16 +45,32 @@ export async function deliverChunk(delivery: Delivery, ref: ChunkRef): Promise<v
   const template = send && delivery.templates.get(send.template_key);
   if (!send) return;
   if (template?.version !== send.template_version) return waitForTemplate(delivery, ref, send);
-  const chunk = await leaseChunk(delivery.db, delivery.worker, ref);
-  if (!chunk) return;
-  await deliverWhileDue(
-    delivery,
-    delivery.bulk,
-    MOST_PER_CLAIM,
-    (places) => claimFromChunk(delivery.db, delivery.worker, chunk, send, places),
-    (message) => deliverMessage(delivery, chunk, send, template, message),
-  );
-  await delivery.db.transaction().execute((trx) => settleChunk(trx, chunk));
+  const { db, log, worker, bulk, chunksInHand } = delivery;
+  const name = `${ref.send_id}:${ref.chunk_no}`;
+  if (chunksInHand.has(name)) return;
+  chunksInHand.add(name);
+  try {
+    const chunk = await leaseChunk(db, worker, ref);
+    if (!chunk) return;
+    await deliverWhileDue(
+      delivery,
+      bulk,
+      MOST_PER_CLAIM,
+      (places) => claimFromChunk(db, worker, chunk, send, places),
+      (message) => deliverMessage(delivery, chunk, send, template, message),
+    );
+    chunksInHand.delete(name);
+    await db.transaction().execute((trx) => settleChunk(trx, chunk));
+  } catch (error) {
+    // The chunk must not stay with us: nobody else could deliver it.
+    await untilAnswered(
+      () => handBackChunk(db, worker, ref),
+      (message) => log.error({ error: message, ...ref }, 'chunk not handed back yet'),
+    );
+    throw error;
+  } finally {
+    chunksInHand.delete(name);
+  }
 }
 
 async function readFrozenSend({ db }: Delivery, ref: ChunkRef): Promise<FrozenSend | undefined> {

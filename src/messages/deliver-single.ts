@@ -1,19 +1,22 @@
 // Tasks deliver_urgent and deliver_singles: single emails, one SMTP transaction each. Urgent ones go
 // over connections of their own, one job each; the others are claimed by priority, then age, a few at
 // a time, so that one that arrives later with a better priority is next.
-import { sql } from 'kysely';
+import { randomUUID } from 'node:crypto';
+import { sql, type RawBuilder } from 'kysely';
 import { readAttachments } from '../emails-queue/attachments.ts';
 import type { MessageRef } from '../queue.ts';
-import { envelopeAddress } from '../recipients/address.ts';
-import { compose, messageIdOf } from '../smtp/compose.ts';
+import { envelopeAddress } from '../address.ts';
+import { compose, messageIdOf, type Attachment } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
 import type { SmtpPool } from '../smtp/transport.ts';
 import { splitContexts } from '../templates/registry.ts';
 import { headerText, renderTemplate } from '../templates/render.ts';
+import { untilAnswered } from './batch-writer.ts';
 import { claimForPool, deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
 import {
   anySingle,
   claimSingles,
+  handBackSingles,
   thisSingle,
   URGENT_PRIORITY,
   type ClaimedSingle,
@@ -21,12 +24,12 @@ import {
 } from './single.ts';
 
 export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promise<void> {
-  const { db, worker, urgent } = delivery;
+  const { urgent } = delivery;
   const which = sql<boolean>`${thisSingle(ref)} and ${hasTemplate(delivery)}`;
   const giveWay = delivery.turns.takeFirst();
   try {
     const { claimed, skipped } = await claimForPool(urgent, 1, (places) =>
-      claimSingles(db, worker, which, places),
+      claim(delivery, which, places),
     );
     const done = () => {
       urgent.release(1);
@@ -40,16 +43,33 @@ export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promis
 }
 
 export async function deliverSingles(delivery: Delivery): Promise<void> {
-  const { db, worker, singles } = delivery;
+  const { singles } = delivery;
   const which = sql<boolean>`${anySingle} and ${hasTemplate(delivery)}`;
   await deliverWhileDue(
     delivery,
     singles,
     singles.size,
-    (places) => claimSingles(db, worker, which, places),
+    (places) => claim(delivery, which, places),
     (email) => deliverEmail(delivery, singles, email, () => singles.release(1)),
   );
   await warnOfMissingTemplates(delivery);
+}
+
+async function claim(
+  { db, log, worker }: Delivery,
+  which: RawBuilder<boolean>,
+  places: number,
+): ReturnType<typeof claimSingles> {
+  const claimId = randomUUID();
+  try {
+    return await claimSingles(db, worker, claimId, which, places);
+  } catch (error) {
+    await untilAnswered(
+      () => handBackSingles(db, claimId),
+      (message) => log.error({ error: message }, 'emails not handed back yet'),
+    );
+    throw error;
+  }
 }
 
 /** As with list mail: an email waits for a worker that has the template it was accepted with. */
@@ -108,15 +128,17 @@ async function attempt(
   email: ClaimedSingle,
   addresses: string[],
 ): Promise<Outcome[]> {
+  const { db, log } = delivery;
+  const attachments = await untilAnswered(
+    () => readAttachments(db, email),
+    (message) => log.error({ error: message }, 'attachments not read yet'),
+  );
   let raw: Buffer;
   try {
-    raw = await composeEmail(delivery, email);
+    raw = await composeEmail(delivery, email, attachments);
   } catch (error) {
     const { message_id, template_key } = email;
-    delivery.log.error(
-      { message_id, template_key, error: (error as Error).message },
-      'not rendered',
-    );
+    log.error({ message_id, template_key, error: (error as Error).message }, 'not rendered');
     const reply = 'the template could not be rendered';
     return addresses.map(() => ({
       kind: 'failed',
@@ -131,7 +153,11 @@ async function attempt(
 }
 
 /** To and Cc stand in the headers, Bcc in the envelope only. */
-async function composeEmail({ db, templates }: Delivery, email: ClaimedSingle): Promise<Buffer> {
+async function composeEmail(
+  { templates }: Delivery,
+  email: ClaimedSingle,
+  attachments: Attachment[],
+): Promise<Buffer> {
   const template = templates.get(email.template_key)!;
   const content = await renderTemplate(template, splitContexts(template, email.email_data));
   const visible = (kind: RecipientKind) =>
@@ -146,6 +172,6 @@ async function composeEmail({ db, templates }: Delivery, email: ClaimedSingle): 
     to: visible('to'),
     cc: visible('cc'),
     content: email.subject === null ? content : { ...content, subject: headerText(email.subject) },
-    attachments: await readAttachments(db, email),
+    attachments,
   });
 }

@@ -25,6 +25,8 @@ export interface Delivery {
   urgent: SmtpPool;
   singles: SmtpPool;
   turns: Turns;
+  /** Chunks that this process delivers right now: a doubled job leaves them alone. */
+  chunksInHand: Set<string>;
   /** Once aborted nothing more is claimed; what is in hand is finished. */
   stopping: AbortSignal;
 }
@@ -83,13 +85,16 @@ export async function deliverWhileDue<Message>(
   deliver: (message: Message) => Promise<void>,
 ): Promise<void> {
   const inHand = new Set<Promise<void>>();
-  while (!stopping.aborted) {
-    const { claimed, drained } = await claimForPool(pool, most, claim);
-    for (const message of claimed) {
-      const done = deliver(message).finally(() => inHand.delete(done));
-      inHand.add(done);
+  try {
+    while (!stopping.aborted) {
+      const { claimed, drained } = await claimForPool(pool, most, claim);
+      for (const message of claimed) {
+        const done = deliver(message).finally(() => inHand.delete(done));
+        inHand.add(done);
+      }
+      if (drained) break;
     }
-    if (drained) break;
+  } finally {
+    await Promise.all(inHand);
   }
-  await Promise.all(inHand);
 }

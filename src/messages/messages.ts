@@ -5,7 +5,7 @@ import type { Database } from '../database/connect.ts';
 import type { MessageState } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
-import type { Address } from '../recipients/address.ts';
+import type { Address } from '../address.ts';
 
 export interface Message {
   id: string;

@@ -5,7 +5,7 @@ import type { Sender } from '../clients/senders.ts';
 import type { Database, Trx } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import { enqueue, enqueueSingles, type MessageRef } from '../queue.ts';
-import type { Address } from '../recipients/address.ts';
+import type { Address } from '../address.ts';
 import type { Outcome } from '../smtp/signal.ts';
 import type { Template } from '../templates/registry.ts';
 import { roundedDueTime } from './record.ts';
@@ -117,6 +117,7 @@ export const anySingle: RawBuilder<boolean> = sql`e.priority_level > ${URGENT_PR
 export async function claimSingles(
   db: Database,
   worker: number,
+  claimId: string,
   which: RawBuilder<boolean>,
   limit: number,
 ): Promise<{ claimed: ClaimedSingle[]; skipped: number }> {
@@ -175,7 +176,8 @@ export async function claimSingles(
     )
     update single_emails e set
       queue_state = case when c.state = 'sending' then 'claimed' else 'settled' end,
-      claimed_by = case when c.state = 'sending' then ${worker}::bigint end
+      claimed_by = case when c.state = 'sending' then ${worker}::bigint end,
+      claim_id = case when c.state = 'sending' then ${claimId}::uuid end
     from claimed c
     where e.client_id = c.client_id and e.message_id = c.id
     returning e.client_id, e.message_id, c.state, c.attempts, c.claimed_at,
@@ -185,6 +187,19 @@ export async function claimSingles(
   `.execute(db);
   const claimed = rows.filter((row) => row.state === 'sending');
   return { claimed, skipped: rows.length - claimed.length };
+}
+
+/** Gives back what a statement claimed whose answer was lost: it has met no mail server. */
+export async function handBackSingles(db: Database, claimId: string): Promise<void> {
+  await sql`
+    with back as (
+      update single_emails set queue_state = 'due', claimed_by = null, claim_id = null
+      where queue_state = 'claimed' and claim_id = ${claimId}
+      returning client_id, message_id
+    )
+    update messages m set state = 'queued', claimed_by = null, claimed_at = null
+    from back where m.client_id = back.client_id and m.id = back.message_id
+  `.execute(db);
 }
 
 export interface SingleOutcome extends MessageRef {
@@ -281,7 +296,8 @@ export async function recordSingles(
     update single_emails e set
       queue_state = case when w.state = 'queued' then 'deferred' else 'settled' end,
       next_attempt_at = case when w.state = 'queued' then w.next_attempt_at end,
-      claimed_by = null
+      claimed_by = null,
+      claim_id = null
     from written w where e.client_id = w.client_id and e.message_id = w.id
   `.execute(db);
 }

@@ -6,7 +6,7 @@ import type { Database, Trx } from '../database/connect.ts';
 import type { Consent, JsonObject } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
 import { freeData, line } from '../fields.ts';
-import type { Address } from './address.ts';
+import type { Address } from '../address.ts';
 import { findSuppression, type Suppression } from './suppressions.ts';
 
 export const CONSENTS = ['subscribed', 'pending', 'unsubscribed'] as const;
@@ -52,13 +52,14 @@ export async function putContact(
 ): Promise<{ contact: Contact; created: boolean }> {
   const attributes = input.attributes === undefined ? undefined : JSON.stringify(input.attributes);
   const changes = {
+    email_given: address.given,
     ...(input.name !== undefined && { name: input.name }),
     ...(input.consent !== undefined && { consent: input.consent }),
     ...(attributes !== undefined && { attributes }),
   };
   const { created, ...contact } = await trx
     .insertInto('contacts')
-    .values({ client_id: clientId, email: address.email, email_given: address.given, ...changes })
+    .values({ client_id: clientId, email: address.email, ...changes })
     .onConflict((conflict) =>
       conflict.columns(['client_id', 'email']).doUpdateSet({ ...changes, updated_at: sql`now()` }),
     )

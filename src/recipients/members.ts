@@ -6,7 +6,9 @@ import { sql } from 'kysely';
 import * as v from 'valibot';
 import type { Database, Trx } from '../database/connect.ts';
 import type { Consent, JsonObject } from '../database/schema.ts';
+import type { FieldError } from '../errors.ts';
 import { address, freeData, issuesToErrors, jsonObject, key, line } from '../fields.ts';
+import { findFlaws, textFlaw } from '../flaws.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
 import { CONSENTS, memberConsent } from './contacts.ts';
 import { findList, lockList } from './lists.ts';
@@ -62,15 +64,14 @@ export function readMembers(input: readonly unknown[]): {
   const keys = new Map<string, number>();
   const emails = new Map<string, number>();
   input.forEach((item, index) => {
-    const parsed = v.safeParse(KeyedMemberInput, item);
     const reject = (message: string) =>
       rejected.push({ index, source_object_key: keyOf(item), message });
-    if (!parsed.success) {
-      const error = issuesToErrors(parsed.issues)[0]!;
-      reject(`${error.path || 'member'}: ${error.message}`);
+    const read = readMember(item);
+    if ('message' in read) {
+      reject(`${read.path || 'member'}: ${read.message}`);
       return;
     }
-    const member = parsed.output;
+    const { member } = read;
     const twin = keys.get(member.source_object_key) ?? emails.get(member.email.email);
     if (twin !== undefined) {
       const what = keys.has(member.source_object_key) ? 'source_object_key' : 'email';
@@ -84,9 +85,16 @@ export function readMembers(input: readonly unknown[]): {
   return { members, rejected };
 }
 
+function readMember(item: unknown): { member: KeyedMember } | FieldError {
+  const [flaw] = findFlaws(item);
+  if (flaw) return flaw;
+  const parsed = v.safeParse(KeyedMemberInput, item);
+  return parsed.success ? { member: parsed.output } : issuesToErrors(parsed.issues)[0]!;
+}
+
 function keyOf(item: unknown): string | null {
   const given = (item as { source_object_key?: unknown } | null)?.source_object_key;
-  return typeof given === 'string' ? given : null;
+  return typeof given === 'string' && textFlaw(given) === undefined ? given : null;
 }
 
 /**
@@ -110,7 +118,7 @@ export async function upsertMembers(
       has_name: rest.name !== undefined,
     })),
   );
-  await insertMissingContacts(trx, clientId, rows);
+  await upsertContacts(trx, clientId, rows);
   const superseded = await removeSuperseded(trx, clientId, listId, rows);
   // An object by contact id is looked into by key; joined as a set, 10,000 moves took 4 s.
   const carried = JSON.stringify(
@@ -121,15 +129,27 @@ export async function upsertMembers(
       insert into list_members as m (client_id, list_id, source_object_key, contact_id, name, consent, metadata)
       select ${clientId}, ${listId}, r.source_object_key, c.id,
         case when r.has_name then r.name else e.name end,
-        coalesce(r.consent, ${carried}::jsonb ->> c.id::text, e.consent, 'subscribed'),
+        coalesce(r.consent, case
+          when e.contact_id = c.id and e.removed_at is null then e.consent
+          when e.contact_id = c.id then strictest_consent(array[e.consent, k.consent, removed.consent])
+          -- Another person has the key from now on, with their own consent where there is one.
+          else strictest_consent(array[coalesce(k.consent, removed.consent, e.consent), removed.consent])
+        end),
         coalesce(r.metadata, e.metadata, '{}')
       from ${recordset(rows)}
       ${joinContact(clientId)}
+      cross join lateral (select ${carried}::jsonb ->> c.id::text as consent) k
       left join lateral (
-        select name, consent, metadata from list_members
+        select contact_id, removed_at, name, consent, metadata from list_members
         where client_id = ${clientId} and list_id = ${listId} and source_object_key = r.source_object_key
         limit 1
       ) e on true
+      left join lateral (
+        select consent from list_members
+        where client_id = ${clientId} and contact_id = c.id and list_id = ${listId}
+          and removed_at is not null
+        order by removed_at desc limit 1
+      ) removed on true
       order by r.source_object_key
       on conflict (client_id, list_id, source_object_key) do update set
         contact_id = excluded.contact_id, name = excluded.name, consent = excluded.consent,
@@ -163,7 +183,22 @@ function joinContact(clientId: number, kind = sql`cross join`, on = sql``) {
   ) c ${on}`;
 }
 
-async function insertMissingContacts(trx: Trx, clientId: number, rows: string): Promise<void> {
+/** A person is mailed at the address as it was last spelled. */
+async function upsertContacts(trx: Trx, clientId: number, rows: string): Promise<void> {
+  await sql`
+    with respelled as materialized (
+      select c.id, r.email_given
+      from ${recordset(rows)}
+      cross join lateral (
+        select id, email_given from contacts
+        where client_id = ${clientId} and email = r.email limit 1
+      ) c
+      where c.email_given <> r.email_given
+      order by r.email
+    )
+    update contacts c set email_given = r.email_given, updated_at = now()
+    from respelled r where c.client_id = ${clientId} and c.id = r.id
+  `.execute(trx);
   await sql`
     insert into contacts (client_id, email, email_given, name)
     select ${clientId}, r.email, r.email_given, r.name

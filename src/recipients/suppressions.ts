@@ -8,7 +8,7 @@ import type { SuppressionReason } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
 import { line } from '../fields.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
-import type { Address } from './address.ts';
+import type { Address } from '../address.ts';
 
 export const SUPPRESSION_REASONS = ['hard_bounce', 'complaint', 'manual'] as const;
 

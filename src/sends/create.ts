@@ -19,16 +19,17 @@ import {
 } from '../templates/registry.ts';
 import { differingFields, digestRequest, type RequestDigest } from './digest.ts';
 
-/** Objects keyed by source_object_key. Not v.record, which drops a key such as "constructor". */
+/** Contexts keyed by source_object_key. Not v.record, which drops a key such as "constructor". */
 function contextsByKey() {
   return v.pipe(
     jsonObject(),
     v.rawCheck(({ dataset, addIssue }) => {
       if (!dataset.typed) return;
       for (const [memberKey, value] of Object.entries(dataset.value)) {
-        if (v.is(jsonObject(), value)) continue;
+        const parsed = v.safeParse(freeData(), value);
+        if (parsed.success) continue;
         addIssue({
-          message: 'must be an object',
+          message: parsed.issues[0].message,
           path: [{ type: 'object', origin: 'value', input: dataset.value, key: memberKey, value }],
         });
       }
@@ -38,10 +39,13 @@ function contextsByKey() {
 }
 
 export const SendInput = v.strictObject({
-  send_key: line(255),
+  send_key: v.pipe(
+    line(255),
+    v.check((text) => text !== '.' && text !== '..', 'must not be "." or ".."'), // in a URL they go
+  ),
   template_key: line(255),
   from_email: v.optional(v.nullable(key())),
-  shared_context: v.optional(v.nullable(jsonObject())),
+  shared_context: v.optional(v.nullable(freeData())),
   recipient_context: v.optional(v.nullable(contextsByKey())),
   requires_consent: v.optional(v.nullable(v.boolean())),
   metadata: v.optional(v.nullable(freeData())),

@@ -2,7 +2,7 @@
 // derived from headers, so no value of a header can add a recipient.
 import { createHash } from 'node:crypto';
 import MailComposer from 'nodemailer/lib/mail-composer';
-import { envelopeAddress } from '../recipients/address.ts';
+import { envelopeAddress } from '../address.ts';
 import type { Rendered } from '../templates/render.ts';
 
 export interface Mailbox {

@@ -23,6 +23,7 @@ export interface Envelope {
 const MESSAGES_PER_CONNECTION = 500;
 /** An idle connection is closed before servers do it: Postfix waits 5 minutes, others 30 s. */
 const IDLE_MS = 10_000;
+const CLOSED = 'Connection closed unexpectedly';
 
 export function parseSmtpUrl(text: string): SmtpOptions {
   const url = new URL(text);
@@ -137,11 +138,17 @@ export class SmtpPool {
 
   async #sendOn(connection: OpenConnection, envelope: Envelope, raw: Buffer): Promise<Signal> {
     const body = new TrackedBody(raw);
+    const { smtp } = connection;
     const signal = await new Promise<Signal>((resolve) => {
-      connection.smtp.send(
+      const lost = () =>
+        // An error that says more is told right after the end.
+        setImmediate(() => resolve(signalOf(new Error(CLOSED), 'mail', body.handedOver)));
+      smtp.once('end', lost);
+      smtp.send(
         { from: envelope.from, to: envelope.to, size: raw.length },
         body as never,
         (error, info) => {
+          smtp.off('end', lost);
           if (error) resolve(signalOf(error, 'mail', body.handedOver));
           else resolve({ kind: 'accepted', reply: info.response, refused: refusalsOf(info) });
         },
@@ -172,7 +179,11 @@ export class SmtpPool {
         return;
       }
     }
-    connection.idleTimer = setTimeout(() => smtp.quit(), this.#idleMs).unref();
+    connection.idleTimer = setTimeout(() => {
+      // Not to be taken any more: a message after QUIT would get no answer.
+      this.#drop(connection);
+      smtp.quit();
+    }, this.#idleMs).unref();
     this.#idle.push(connection);
   }
 
@@ -201,7 +212,7 @@ function whileOpen(
   command: (done: (error?: Error | null) => void) => void,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const ended = () => reject(new Error('Connection closed unexpectedly'));
+    const ended = () => reject(new Error(CLOSED));
     smtp.once('end', ended);
     command((error) => {
       smtp.off('end', ended);

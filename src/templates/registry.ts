@@ -9,6 +9,7 @@ import * as v from 'valibot';
 import { DomainError, type FieldError } from '../errors.ts';
 import type { JsonObject } from '../database/schema.ts';
 import { issuesToErrors } from '../fields.ts';
+import { rootFile } from '../root.ts';
 import type { ContextSchema, TemplateDefinition } from './define.ts';
 
 export interface Template extends TemplateDefinition {
@@ -20,6 +21,8 @@ export type Templates = ReadonlyMap<string, Template>;
 
 // Beside this file in the source tree and in the built one alike.
 const FOLDER = path.resolve(import.meta.dirname, '../../emails');
+/** A version says the same of the source tree and of any build of it. */
+const SOURCES = rootFile('emails');
 const EXTENSION = import.meta.url.endsWith('.ts') ? '.tsx' : '.js';
 
 /** Loads every emails/<key>.tsx. @throws where a file exports no template or its sample misfits */
@@ -34,13 +37,19 @@ export async function loadTemplates(folder = FOLDER): Promise<Templates> {
 async function loadTemplate(file: string, key: string): Promise<Template> {
   const module = (await import(pathToFileURL(file).href)) as { template?: TemplateDefinition };
   if (!module.template) throw new Error(`emails/${path.basename(file)} does not export "template"`);
-  const template = { ...module.template, key, version: await versionOf(file) };
+  const template = { ...module.template, key, version: await versionOf(sourceOf(file)) };
   const errors = [
     ...contextErrors(template.sharedSchema, template.sample.shared, 'sample.shared'),
     ...contextErrors(template.recipientSchema, template.sample.recipient, 'sample.recipient'),
   ];
   if (errors.length > 0) throw new Error(`emails/${key}: ${errors[0]!.path} ${errors[0]!.message}`);
   return template;
+}
+
+/** A template that is not of ours, as in a test, is its own source. */
+function sourceOf(file: string): string {
+  if (path.dirname(file) !== FOLDER) return file;
+  return path.join(SOURCES, `${path.basename(file, EXTENSION)}.tsx`);
 }
 
 async function versionOf(file: string): Promise<string> {
@@ -61,7 +70,7 @@ async function sourcesOf(
   found.set(file, text);
   for (const [, specifier] of text.matchAll(/from\s*['"](\.[^'"]+)['"]/gu)) {
     const imported = path.resolve(path.dirname(file), specifier!);
-    if (imported.startsWith(FOLDER + path.sep)) await sourcesOf(imported, found);
+    if (imported.startsWith(SOURCES + path.sep)) await sourcesOf(imported, found);
   }
   return found;
 }

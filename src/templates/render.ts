@@ -9,8 +9,18 @@ export interface Rendered {
   text: string;
 }
 
+/** What of html-to-text's builder is used here; the package has no types of its own. */
+interface TextBuilder {
+  pushWordTransform(transform: (word: string) => string): void;
+  popWordTransform(): void;
+  addInline(text: string, options: { noWordTransform: boolean }): void;
+}
+
 const HEADINGS = ['h1', 'h2', 'h3', 'h4', 'h5', 'h6'];
 const TEXT_OPTIONS = {
+  // React writes no whitespace of its own, so what there is belongs to the values: none is collapsed.
+  whitespaceCharacters: '\u0001',
+  formatters: { link: formatLink },
   selectors: [
     ...HEADINGS.map((selector) => ({ selector, options: { uppercase: false } })),
     {
@@ -18,13 +28,30 @@ const TEXT_OPTIONS = {
       format: 'dataTable',
       options: { uppercaseHeaderCells: false },
     },
-    // RFC 3986, appendix C: a URL in text stands in angle brackets, so that it ends where it ends.
-    {
-      selector: 'a',
-      options: { linkBrackets: ['<', '>'] as [string, string], hideLinkHrefIfSameAsText: true },
-    },
+    { selector: 'a', format: 'link' },
   ],
 };
+
+/**
+ * RFC 3986, appendix C: a URL in text stands in angle brackets, so that it ends where it ends. It
+ * stands whole: html-to-text's own formatter would leave out "mailto:".
+ */
+function formatLink<Node>(
+  anchor: { attribs: Record<string, string>; children: Node[] },
+  walk: (children: Node[], builder: TextBuilder) => void,
+  builder: TextBuilder,
+): void {
+  const href = anchor.attribs.href ?? '';
+  let text = '';
+  builder.pushWordTransform((word) => {
+    text += word;
+    return word;
+  });
+  walk(anchor.children, builder);
+  builder.popWordTransform();
+  if (href === '' || href === text || href === `mailto:${text}`) return;
+  builder.addInline(text === '' ? href : ` <${href}>`, { noWordTransform: true });
+}
 
 /** The contexts must fit the template's schemas. Pure: the same contexts give the same mail. */
 export async function renderTemplate(template: Template, contexts: Contexts): Promise<Rendered> {
@@ -32,7 +59,7 @@ export async function renderTemplate(template: Template, contexts: Contexts): Pr
   return {
     subject: headerText(template.subject(contexts)),
     html,
-    text: toPlainText(html, TEXT_OPTIONS),
+    text: toPlainText(html, TEXT_OPTIONS).replaceAll(/ +$/gmu, ''),
   };
 }
 

@@ -84,6 +84,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       urgent,
       singles,
       turns: new Turns(),
+      chunksInHand: new Set(),
       stopping: stopping.signal,
     },
     stop: () => stopping.abort(),

@@ -1,7 +1,7 @@
 // One reading of email addresses: what is one, and which spellings are the same mailbox.
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { envelopeAddress, parseAddress, type Address } from '../../src/recipients/address.ts';
+import { envelopeAddress, parseAddress, type Address } from '../../src/address.ts';
 
 const parsed = (text: string): Address => {
   const address = parseAddress(text);

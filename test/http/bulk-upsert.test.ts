@@ -141,8 +141,8 @@ describe('many calls at once', () => {
   });
 });
 
-// What a list is, in memory. The latest key given for a contact wins; what is not given stays, and a
-// contact that moves takes its consent along.
+// What a list is, in memory. The latest key given for a contact wins; what is not given stays; a
+// contact that moves or comes back has the strictest consent that is known of them.
 
 type Consent = 'subscribed' | 'pending' | 'unsubscribed';
 interface Given {
@@ -160,8 +160,17 @@ interface Row {
   removed: boolean;
 }
 
+const STRICTNESS: Record<Consent, number> = { subscribed: 0, pending: 1, unsubscribed: 2 };
+const strictest = (...consents: (Consent | undefined)[]): Consent =>
+  consents.reduce<Consent>(
+    (most, one) => (one && STRICTNESS[one] > STRICTNESS[most] ? one : most),
+    'subscribed',
+  );
+
 class ListModel {
   readonly rows = new Map<string, Row>();
+  /** Keys, in the order of their removals. */
+  readonly #removals: string[] = [];
 
   /** All members of one call; a key or address that stands twice is rejected the second time. */
   upsert(members: Given[]) {
@@ -174,10 +183,11 @@ class ListModel {
       );
       if (!twin) taken.push(member);
     }
-    const consents = taken.map((member) => this.#leaveOtherKeys(member));
+    const left = taken.map((member) => this.#leaveOtherKeys(member));
+    const consents = taken.map((member, index) => this.#consentOf(member, left[index]));
     const counts = { created: 0, updated: 0, unchanged: 0 };
     taken.forEach((member, index) => {
-      counts[this.#write(member, consents[index])] += 1;
+      counts[this.#write(member, consents[index]!)] += 1;
     });
     return { ...counts, rejected: members.length - taken.length };
   }
@@ -186,18 +196,32 @@ class ListModel {
     let consent: Consent | undefined;
     for (const [key, row] of this.rows) {
       if (row.removed || row.email !== email.toLowerCase() || key === source_object_key) continue;
-      row.removed = true;
+      this.remove(key);
       consent = row.consent;
     }
     return consent;
   }
 
-  #write(given: Given, carried: Consent | undefined): 'created' | 'updated' | 'unchanged' {
+  #consentOf(given: Given, left: Consent | undefined): Consent {
+    const email = given.email.toLowerCase();
+    const before = this.rows.get(given.source_object_key);
+    const removed = this.#removals.findLast(
+      (key) => this.rows.get(key)!.removed && this.rows.get(key)!.email === email,
+    );
+    const removedConsent = removed === undefined ? undefined : this.rows.get(removed)!.consent;
+    if (given.consent) return given.consent;
+    if (before?.email !== email) {
+      return strictest(left ?? removedConsent ?? before?.consent, removedConsent);
+    }
+    return before.removed ? strictest(before.consent, left, removedConsent) : before.consent;
+  }
+
+  #write(given: Given, consent: Consent): 'created' | 'updated' | 'unchanged' {
     const before = this.rows.get(given.source_object_key);
     const after: Row = {
       email: given.email.toLowerCase(),
       name: given.name !== undefined ? given.name : (before?.name ?? null),
-      consent: given.consent ?? carried ?? before?.consent ?? 'subscribed',
+      consent,
       metadata: given.metadata ?? before?.metadata ?? {},
       removed: false,
     };
@@ -208,7 +232,9 @@ class ListModel {
 
   remove(key: string): void {
     const row = this.rows.get(key);
-    if (row) row.removed = true;
+    if (!row || row.removed) return;
+    row.removed = true;
+    this.#removals.push(key);
   }
 
   shown(removed: boolean) {
@@ -254,8 +280,6 @@ describe('any order of upserts, moves and removals', () => {
     },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant('remove' as const), key }) },
   );
-  const STRICTNESS: Record<Consent, number> = { subscribed: 0, pending: 1, unsubscribed: 2 };
-
   const shown = async (list: string, status: string) =>
     (await membersOf(list, status)).map((one) => ({
       key: one.source_object_key as string,

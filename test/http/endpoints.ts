@@ -9,6 +9,8 @@ export interface Endpoint {
   body?: Record<string, unknown>;
   /** Paths of the fields that may hold any object. */
   free?: string[];
+  /** An array whose items are refused each on its own. */
+  items?: string;
   /** Most MiB of the body; 1 where absent. */
   mib?: number;
   /** Of a paged list, where `limit` and `cursor` are read. */
@@ -66,6 +68,7 @@ export const ENDPOINTS: Endpoint[] = [
       ],
     },
     free: ['members.1.metadata'],
+    items: 'members',
     mib: 32,
   },
   {

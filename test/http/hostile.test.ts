@@ -93,7 +93,8 @@ const deepObject = (depth: number) => '{"a":'.repeat(depth) + '1' + '}'.repeat(d
 const deepArray = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
 
 describe.each(named(WITH_BODY))('%s: a body', (_name, endpoint) => {
-  const { body, free = [], mib = 1 } = endpoint as Endpoint & { body: object };
+  const { body, free = [], items, mib = 1 } = endpoint as Endpoint & { body: object };
+  const checked = [...valuesOf(body)].filter(([[first]]) => items === undefined || first !== items);
   const good = JSON.stringify(body);
 
   it('that is no JSON object is refused', async () => {
@@ -220,7 +221,7 @@ describe.each(named(WITH_BODY))('%s: a body', (_name, endpoint) => {
       ['a low surrogate', '\\udc00x'],
       ['a pair the wrong way', '\\udc00\\ud800'],
     ] as const) {
-      for (const [path, value] of valuesOf(body)) {
+      for (const [path, value] of checked) {
         const at = path.join('.');
         const label = `${what} in ${at}`;
         for (const text of textsWith(value, flaw)) {
@@ -237,7 +238,7 @@ describe.each(named(WITH_BODY))('%s: a body', (_name, endpoint) => {
   });
 
   it('nested 10,000 deep, or 65, in any field is refused', async () => {
-    for (const [path] of valuesOf(body)) {
+    for (const [path] of checked) {
       if (path.length === 0) continue;
       for (const text of [deepObject(10_000), deepArray(10_000), deepObject(65), deepArray(65)]) {
         const answer = await call(endpoint, withText(body, path, text));
@@ -249,7 +250,7 @@ describe.each(named(WITH_BODY))('%s: a body', (_name, endpoint) => {
   });
 
   it('with __proto__ anywhere is refused, and touches no prototype', async () => {
-    for (const [path, value] of valuesOf(body)) {
+    for (const [path, value] of checked) {
       if (!isObject(value)) continue;
       for (const planted of ['{"polluted":1}', '[]', 'null', '"x"']) {
         const text = JSON.stringify({ ...value, '\u2603': 1 }).replace(
@@ -263,7 +264,7 @@ describe.each(named(WITH_BODY))('%s: a body', (_name, endpoint) => {
   });
 
   it('with a number too large for JSON anywhere is refused', async () => {
-    for (const [path] of valuesOf(body)) {
+    for (const [path] of checked) {
       if (path.length === 0) continue;
       for (const text of ['1e999', '-1e999', '9'.repeat(400), '[[1e999]]']) {
         const answer = await call(endpoint, withText(body, path, text));

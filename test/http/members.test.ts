@@ -46,8 +46,8 @@ describe('PUT …/members/{source_object_key}', () => {
     expect((await h.api('GET', LIST)).status).toBe(200);
     const again = await put('k1', { email: 'ada@list.example' });
     expect(again.status).toBe(200);
-    expect(again.body.member).toEqual(created.body.member);
-    expect(await read()).toEqual([created.body.member]);
+    expect(again.body.member).toEqual({ ...created.body.member, email: 'ada@list.example' });
+    expect(await read()).toEqual([again.body.member]);
   });
 
   it('takes a member without consent for subscribed', async () => {
@@ -75,6 +75,19 @@ describe('PUT …/members/{source_object_key}', () => {
     }
   });
 
+  it('keeps the strictest consent of a person who was removed and comes back', async () => {
+    await put('k1', { email: 'ada@list.example', consent: 'unsubscribed' });
+    await h.api('DELETE', `${LIST}/k1`);
+    const other = await put('k2', { email: 'ada@list.example' });
+    expect(other.body.member.consent).toBe('unsubscribed');
+    const back = await put('k1', { email: 'ada@list.example' });
+    expect(back.body.member.consent).toBe('unsubscribed');
+    const told = await put('k1', { email: 'ada@list.example', consent: 'subscribed' });
+    expect(told.body.member.consent).toBe('subscribed');
+    const unchanged = await put('k1', { email: 'ada@list.example' });
+    expect(unchanged.body.member.consent).toBe('subscribed');
+  });
+
   it('gives a key to another address: the member changes, it is not a second one', async () => {
     await put('k1', { email: 'old@list.example', name: 'Ada' });
     const { status, body } = await put('k1', { email: 'new@list.example' });
@@ -88,7 +101,7 @@ describe('PUT …/members/{source_object_key}', () => {
     const moved = await put('k2', { email: 'ADA@list.example' });
     expect(moved.status).toBe(201);
     expect(moved.body.member.consent).toBe('pending');
-    expect(await active()).toEqual({ k2: 'ada@list.example' });
+    expect(await active()).toEqual({ k2: 'ADA@list.example' }); // as it was last spelled
     expect((await read('removed')).map((one) => one.source_object_key)).toEqual(['k1']);
     const stricter = await put('k3', { email: 'ada@list.example', consent: 'unsubscribed' });
     expect(stricter.body.member.consent).toBe('unsubscribed');
@@ -255,6 +268,9 @@ describe('POST …/members/bulk-upsert', () => {
       'member',
       [],
       7,
+      { source_object_key: 'k14', email: 'h@list.example', name: 'a\0b' },
+      { source_object_key: 'k15', email: 'i@list.example', metadata: { '\ud800': 1 } },
+      { source_object_key: 'k\0', email: 'j@list.example' },
       { source_object_key: 'last', email: 'last@list.example' },
     ]);
     expect(counts).toEqual({ created: 2, updated: 0, unchanged: 0 });
@@ -289,6 +305,21 @@ describe('POST …/members/bulk-upsert', () => {
       { index: 11, source_object_key: null, message: 'member: must be an object' },
       { index: 12, source_object_key: null, message: 'member: must be an object' },
       { index: 13, source_object_key: null, message: 'member: must be an object' },
+      {
+        index: 14,
+        source_object_key: 'k14',
+        message: 'name: must not contain the character NUL',
+      },
+      {
+        index: 15,
+        source_object_key: 'k15',
+        message: 'metadata.\ufffd: must be well-formed Unicode: it has half a surrogate pair',
+      },
+      {
+        index: 16,
+        source_object_key: null,
+        message: 'source_object_key: must not contain the character NUL',
+      },
     ]);
     expect(Object.keys(await active())).toEqual(['last', 'ok']);
   });

@@ -102,7 +102,12 @@ export function useHarness(): Harness {
 
   harness.startWorker = async (options = {}) => {
     const log = createLogger(process.env.TEST_LOG ?? 'silent');
-    const connection = connect({ url: database.url, log, max: WORKER_CONNECTIONS });
+    const connection = connect({
+      url: database.url,
+      log,
+      max: WORKER_CONNECTIONS,
+      applicationName: 'worker',
+    });
     const worker = await startWorker({
       connection,
       log,

@@ -41,16 +41,16 @@ export async function startApiProcess(env: Environment): Promise<ApiProcess> {
 }
 
 /** Watches until asked for the highest value seen, in MiB. */
-export function watchMemory({ memory }: Process): { peak(): Promise<number> } {
+export function watchMemory(watched: Process): { peak(): Promise<number> } {
   let peak = 0;
-  let watched = true;
-  const watching = (async () => {
-    while (watched) peak = Math.max(peak, await memory());
+  const stop = new AbortController();
+  const done = (async () => {
+    while (!stop.signal.aborted) peak = Math.max(peak, await watched.memory());
   })();
   return {
     peak: async () => {
-      watched = false;
-      await watching;
+      stop.abort();
+      await done;
       return peak;
     },
   };
