@@ -19,6 +19,34 @@ export interface Config {
   readonly publicUrl: string;
   readonly logLevel: LogLevel;
   readonly attachments: AttachmentLimits;
+  readonly timing: Timing;
+}
+
+/** What tests scale down. */
+export interface Timing {
+  readonly retry: RetrySchedule;
+  readonly liveness: Liveness;
+  /** How long a worker that was told to stop may finish what is in hand. */
+  readonly shutdownGraceMs: number;
+}
+
+/** When a message that was put off is tried again. All in seconds. */
+export interface RetrySchedule {
+  /** To the next try after the 1st, 2nd … one; the last entry repeats. */
+  readonly delays: readonly number[];
+  /** Put before `delays` for urgent mail. */
+  readonly urgent: readonly number[];
+  /** After which a message is given up, from when it was made. */
+  readonly window: number;
+  /** The shortest delay after a 4xx reply: a greylisting server wants to be left alone that long. */
+  readonly greylist: number;
+}
+
+/** How it is known that a worker process is alive. */
+export interface Liveness {
+  readonly heartbeatMs: number;
+  /** A worker whose last heartbeat is older is declared dead. */
+  readonly deadAfterMs: number;
 }
 
 export interface AttachmentLimits {
@@ -70,6 +98,27 @@ function wholeNumber(most: number, otherwise: number) {
   );
 }
 
+/** Seconds, fractions allowed. */
+function seconds(otherwise: number) {
+  const message = 'must be a number of seconds, more than 0';
+  return v.optional(
+    v.pipe(v.string(), v.regex(/^\d{1,9}(\.\d{1,3})?$/u, message), v.transform(Number)),
+    String(otherwise),
+  );
+}
+
+function listOfSeconds(otherwise: string) {
+  const message = 'must be numbers of seconds with commas between them, such as 60,300,900';
+  return v.optional(
+    v.pipe(
+      v.string(),
+      v.regex(/^\d{1,9}(\.\d{1,3})?(,\d{1,9}(\.\d{1,3})?)*$/u, message),
+      v.transform((text) => text.split(',').map(Number)),
+    ),
+    otherwise,
+  );
+}
+
 const Environment = v.object({
   DATABASE_URL: v.optional(
     v.pipe(
@@ -97,6 +146,13 @@ const Environment = v.object({
   ATTACHMENT_MAX_BYTES: wholeNumber(500 * MIB, 10 * MIB),
   ATTACHMENTS_MAX_TOTAL_BYTES: wholeNumber(500 * MIB, 25 * MIB),
   ATTACHMENTS_MAX_COUNT: wholeNumber(100, 20),
+  RETRY_DELAYS: listOfSeconds('60,300,900,1800,3600,7200,14400,21600'),
+  RETRY_URGENT_DELAYS: listOfSeconds('10'),
+  RETRY_WINDOW: seconds(72 * 3600),
+  GREYLIST_SECONDS: seconds(300),
+  HEARTBEAT_SECONDS: seconds(5),
+  DEAD_AFTER_SECONDS: seconds(20),
+  SHUTDOWN_GRACE_SECONDS: seconds(25),
   LOG_LEVEL: v.optional(v.picklist(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`), 'info'),
 });
 
@@ -125,6 +181,19 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
       maxBytes: read.ATTACHMENT_MAX_BYTES,
       maxTotalBytes: read.ATTACHMENTS_MAX_TOTAL_BYTES,
       maxCount: read.ATTACHMENTS_MAX_COUNT,
+    }),
+    timing: Object.freeze({
+      retry: Object.freeze({
+        delays: read.RETRY_DELAYS,
+        urgent: read.RETRY_URGENT_DELAYS,
+        window: read.RETRY_WINDOW,
+        greylist: read.GREYLIST_SECONDS,
+      }),
+      liveness: Object.freeze({
+        heartbeatMs: read.HEARTBEAT_SECONDS * 1000,
+        deadAfterMs: read.DEAD_AFTER_SECONDS * 1000,
+      }),
+      shutdownGraceMs: read.SHUTDOWN_GRACE_SECONDS * 1000,
     }),
   });
 }

@@ -65,7 +65,13 @@ export async function demo(): Promise<void> {
     const app = createApp({ db: connection.db, log, templates, attachments: config.attachments });
     const api = await startListening(app, { host: '127.0.0.1', port: 0 });
     const sink = await startSink();
-    const worker = await startWorker({ connection, log, templates, smtpUrl: sink.url });
+    const worker = await startWorker({
+      connection,
+      log,
+      templates,
+      smtpUrl: sink.url,
+      timing: config.timing,
+    });
     try {
       await play(caller(api.url, key), sink);
     } finally {

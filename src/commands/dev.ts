@@ -52,7 +52,7 @@ export async function dev(): Promise<void> {
     config,
   );
   started.defer(() => listening.close());
-  const worker = await startWorker({ connection, log, templates, smtpUrl });
+  const worker = await startWorker({ connection, log, templates, smtpUrl, timing: config.timing });
   started.defer(() => worker.stop());
   process.stdout.write(
     welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }),

@@ -44,7 +44,13 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       max: WORKER_CONNECTIONS,
       applicationName: 'rosterpost worker',
     });
-    worker = await startWorker({ connection: workerConnection, log, templates, smtpUrl });
+    worker = await startWorker({
+      connection: workerConnection,
+      log,
+      templates,
+      smtpUrl,
+      timing: config.timing,
+    });
   }
   await untilSignal(worker?.ended);
   await Promise.all([listening.close(), worker?.stop()]);

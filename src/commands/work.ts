@@ -24,6 +24,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     templates: await loadTemplates(),
     smtpUrl,
     lanes,
+    timing: config.timing,
   });
   await untilSignal(worker.ended);
   await worker.stop();

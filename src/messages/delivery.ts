@@ -1,12 +1,13 @@
 // What the delivery of messages works with: the worker's identity, its mail connections, its
 // recorder, the templates and the clock of retries. Made once per worker process.
+import type { RetrySchedule } from '../config.ts';
 import type { Database } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
 import type { SmtpPool } from '../smtp/transport.ts';
 import type { Templates } from '../templates/registry.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import type { MessageOutcome } from './record.ts';
-import { nextDelay, type RetrySchedule } from './retry.ts';
+import { nextDelay } from './retry.ts';
 import type { SingleOutcome } from './single.ts';
 import type { Turns } from './turns.ts';
 import type { Outcome } from '../smtp/signal.ts';
@@ -46,6 +47,7 @@ export function scheduleRetry(
     attempts: message.attempts + 1,
     ageSeconds: message.age_seconds,
     urgent,
+    atLeast: outcome.reason === 'deferred_by_server' && !urgent ? schedule.greylist : 0,
     seed,
   });
   if (retryIn !== undefined) return { outcome, retryIn };

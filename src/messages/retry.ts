@@ -1,25 +1,12 @@
-// When a message the server put off is tried again: 1, 5, 15, 30 minutes, 1, 2, 4 hours, then every
-// 6 hours for 3 days; an urgent one begins at 10 seconds. Senders of RFC 5321, section 4.5.4.1, give
+// When a message the server put off is tried again: by default after 1, 5, 15, 30 minutes, 1, 2, 4
+// hours, then every 6 hours for 3 days; an urgent one begins at 10 seconds. Senders of RFC 5321, section 4.5.4.1, give
 // up after 4-5 days; mail from applications is worthless before.
 
-export interface RetrySchedule {
-  /** Seconds to the next try after the 1st, 2nd … one; the last entry repeats. */
-  delays: readonly number[];
-  /** Put before `delays` for urgent mail. */
-  urgent: readonly number[];
-  /** Seconds after which a message is given up, from when it was made. */
-  window: number;
-}
-
-export const RETRY_SCHEDULE: RetrySchedule = {
-  delays: [60, 300, 900, 1800, 3600, 7200, 14_400, 21_600],
-  urgent: [10],
-  window: 72 * 3600,
-};
+import type { RetrySchedule } from '../config.ts';
 
 /**
- * Seconds until the next try of a message that has now been tried `attempts` times; undefined where
- * it would come after the window. Jitter of ±10 % comes from `seed`, not from chance: the members of
+ * Seconds until the next try of a message that has now been tried `attempts` times, not sooner than
+ * `atLeast`; undefined where it would come after the window. Jitter of ±10 % comes from `seed`, not from chance: the members of
  * one chunk share a seed, so 500 deferred messages make one wake-up, not 500.
  */
 export function nextDelay(
@@ -28,12 +15,13 @@ export function nextDelay(
     attempts,
     ageSeconds,
     urgent,
+    atLeast = 0,
     seed,
-  }: { attempts: number; ageSeconds: number; urgent: boolean; seed: number },
+  }: { attempts: number; ageSeconds: number; urgent: boolean; atLeast?: number; seed: number },
 ): number | undefined {
   const delays = urgent ? [...schedule.urgent, ...schedule.delays] : schedule.delays;
   const delay = delays[Math.min(attempts, delays.length) - 1] ?? delays.at(-1) ?? 0;
-  const jittered = delay * (0.9 + 0.2 * fraction(seed * 7919 + attempts));
+  const jittered = Math.max(delay, atLeast) * (0.9 + 0.2 * fraction(seed * 7919 + attempts));
   return ageSeconds + jittered > schedule.window ? undefined : jittered;
 }
 

@@ -2,6 +2,7 @@
 // recorder. Closing marks the row stopped, so nothing can be claimed in its name any more.
 import { hostname } from 'node:os';
 import { sql } from 'kysely';
+import type { Timing } from '../config.ts';
 import type { Connection } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
 import type { Delivery } from '../messages/delivery.ts';
@@ -9,7 +10,6 @@ import { BatchWriter } from '../messages/batch-writer.ts';
 import { recordOutcomes } from '../messages/record.ts';
 import { recordSingles } from '../messages/single.ts';
 import { Turns } from '../messages/turns.ts';
-import { RETRY_SCHEDULE, type RetrySchedule } from '../messages/retry.ts';
 import type { Lane } from '../queue.ts';
 import { parseSmtpUrl, SmtpPool } from '../smtp/transport.ts';
 import type { Templates } from '../templates/registry.ts';
@@ -26,7 +26,7 @@ export interface DeliveryOptions {
   templates: Templates;
   smtpUrl: string;
   lanes: readonly Lane[];
-  retry?: RetrySchedule;
+  timing: Timing;
   /** How long an SMTP connection is kept for the next message; default 10 s. */
   smtpIdleMs?: number;
   /** Mails of the lane at once; default 5. */
@@ -48,7 +48,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     templates,
     smtpUrl,
     lanes,
-    retry = RETRY_SCHEDULE,
+    timing,
     smtpIdleMs,
     singlesConnections = SINGLES_CONNECTIONS,
   } = options;
@@ -79,7 +79,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       templates,
       outcomes: new BatchWriter((items) => recordOutcomes(db, worker, items), log),
       singleOutcomes: new BatchWriter((items) => recordSingles(db, worker, items), log),
-      retry,
+      retry: timing.retry,
       bulk,
       urgent,
       singles,

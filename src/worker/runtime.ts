@@ -35,6 +35,7 @@ async function createForCommandLine(): Promise<Delivery> {
     log,
     templates: await loadTemplates(),
     smtpUrl: requireSmtpUrl(config),
+    timing: config.timing,
     lanes: [],
     smtpIdleMs: 100, // the command line waits one second for us to end
   });

@@ -1,6 +1,6 @@
 // A job is only a wake-up: twice, late or never, it costs time and no mail.
 import { expect, it } from 'vitest';
-import { scoreSend, someMembers, useHarness } from '../support/harness.ts';
+import { FAST, scoreSend, someMembers, useHarness } from '../support/harness.ts';
 import { Reply } from '../support/smtp-sink.ts';
 import { until } from '../support/until.ts';
 
@@ -109,7 +109,9 @@ it('gives up a message when its retry window ends', async () => {
   const sendId = await trigger(2);
   h.sink.onRecipient = (address) =>
     address.startsWith('m1@') ? new Reply(451, '4.3.0 later') : undefined;
-  const worker = await h.startWorker({ retry: { delays: [0.02], urgent: [], window: 0.2 } });
+  const worker = await h.startWorker({
+    timing: { ...FAST, retry: { ...FAST.retry, delays: [0.02], urgent: [], window: 0.2 } },
+  });
   const done = await h.waitFor(sendId, (send) => send.completed_at !== null);
   await worker.stop();
   expect(done.counts).toMatchObject({ sent: 1, failed: 1 });

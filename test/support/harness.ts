@@ -5,9 +5,8 @@ import { createApiKey } from '../../src/clients/api-keys.ts';
 import { createClient } from '../../src/clients/clients.ts';
 import { connect } from '../../src/database/connect.ts';
 import { createApp } from '../../src/http/app.ts';
-import { readConfig } from '../../src/config.ts';
+import { readConfig, type Timing } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
-import type { RetrySchedule } from '../../src/messages/retry.ts';
 import type { Send } from '../../src/sends/sends.ts';
 import { startListening, type Listening } from '../../src/commands/serve.ts';
 import { loadTemplates, type Templates } from '../../src/templates/registry.ts';
@@ -55,7 +54,11 @@ export interface Harness {
 }
 
 /** Retries in milliseconds where the product waits minutes. */
-export const FAST_RETRIES: RetrySchedule = { delays: [0.05], urgent: [0.05], window: 2 };
+export const FAST: Timing = {
+  retry: { delays: [0.05], urgent: [0.05], window: 2, greylist: 0 },
+  liveness: { heartbeatMs: 200, deadAfterMs: 1000 },
+  shutdownGraceMs: 5000,
+};
 
 export function useHarness(): Harness {
   const database = useDatabase();
@@ -113,7 +116,7 @@ export function useHarness(): Harness {
       log,
       templates: harness.templates,
       smtpUrl: harness.sink.url,
-      retry: FAST_RETRIES,
+      timing: FAST,
       ...options,
     });
     const close = async () => {
