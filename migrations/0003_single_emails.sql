@@ -38,6 +38,7 @@ create table single_emails (
   email_data json not null constraint email_data_is_an_object check (json_typeof(email_data) = 'object'),
   priority_level smallint not null constraint priority_is_1_to_10 check (priority_level between 1 and 10),
   requires_consent boolean not null,
+  on_unknown text not null constraint email_on_unknown_is_known check (on_unknown in ('retry', 'hold')),
   sender_id text not null,
   sender_email text not null,
   sender_name text,
@@ -74,6 +75,7 @@ comment on column single_emails.template_version is 'Hash of the template''s sou
 comment on column single_emails.email_data is 'The template''s two contexts taken together, as given.';
 comment on column single_emails.priority_level is '1: high, a job of its own; 2: normal; 3-10: low.';
 comment on column single_emails.requires_consent is 'True for a marketing template: addresses without consent are left out.';
+comment on column single_emails.on_unknown is 'As of a send: whether an unknown outcome is tried once more.';
 comment on column single_emails.sender_id is 'The sender''s id.';
 comment on column single_emails.sender_email is 'Frozen copy of the sender''s address.';
 comment on column single_emails.sender_name is 'Frozen copy of the sender''s display name.';

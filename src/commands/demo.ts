@@ -14,6 +14,7 @@ import { createLogger } from '../log.ts';
 import type { Send } from '../sends/sends.ts';
 import { parseMail, startSink, type Sink } from '../smtp/sink.ts';
 import { loadTemplates } from '../templates/registry.ts';
+import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
 import { prepareDemoClient } from './dev.ts';
 import { countsLine, watchSend } from './progress.ts';
@@ -55,7 +56,12 @@ export async function demo(): Promise<void> {
   say('Starting an embedded PostgreSQL, a local mail server, the API and a worker …');
   const embedded = await startEmbedded({ folder });
   try {
-    const connection = connect({ url: embedded.url, log, max: 10 + WORKER_CONNECTIONS });
+    const connection = connect({
+      url: embedded.url,
+      log,
+      max: 10 + WORKER_CONNECTIONS,
+      applicationName: workerApplicationName(),
+    });
     await migrate(connection);
     const client = await prepareDemoClient(connection.db);
     const key = await connection.db

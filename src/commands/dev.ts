@@ -15,6 +15,7 @@ import { createApp } from '../http/app.ts';
 import { createLogger } from '../log.ts';
 import { startSink } from '../smtp/sink.ts';
 import { loadTemplates } from '../templates/registry.ts';
+import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
 import { startListening } from './serve.ts';
 import { untilSignal } from './signals.ts';
@@ -38,7 +39,7 @@ export async function dev(): Promise<void> {
     url,
     log,
     max: 10 + WORKER_CONNECTIONS,
-    applicationName: 'rosterpost dev',
+    applicationName: workerApplicationName(),
   });
   started.defer(() => connection.close());
   await migrate(connection);

@@ -9,6 +9,7 @@ import { pendingMigrations } from '../database/migrate.ts';
 import { createApp } from '../http/app.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { loadTemplates } from '../templates/registry.ts';
+import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS, type Worker } from '../worker/worker.ts';
 import { untilSignal } from './signals.ts';
 
@@ -42,7 +43,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       url,
       log,
       max: WORKER_CONNECTIONS,
-      applicationName: 'rosterpost worker',
+      applicationName: workerApplicationName(),
     });
     worker = await startWorker({
       connection: workerConnection,

@@ -4,6 +4,7 @@ import { connect } from '../database/connect.ts';
 import { createLogger } from '../log.ts';
 import { LANE_NAMES, type Lane } from '../queue.ts';
 import { loadTemplates } from '../templates/registry.ts';
+import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
 import { untilSignal } from './signals.ts';
 
@@ -16,7 +17,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     url,
     log,
     max: WORKER_CONNECTIONS,
-    applicationName: 'rosterpost worker',
+    applicationName: workerApplicationName(),
   });
   const worker = await startWorker({
     connection,

@@ -11,6 +11,9 @@ export type Trx = Transaction<DB>;
 export interface Connection {
   db: Database;
   pool: pg.Pool;
+  url: string;
+  /** What its sessions are called in pg_stat_activity. */
+  applicationName: string;
   close(): Promise<void>;
 }
 
@@ -37,14 +40,14 @@ export function connect({
   url,
   log,
   max = 10,
-  applicationName,
+  applicationName = 'rosterpost',
   allowExitOnIdle = false,
 }: ConnectOptions): Connection {
   const pool = new pg.Pool({
     connectionString: url,
     max,
     types,
-    application_name: applicationName ?? 'rosterpost',
+    application_name: applicationName,
     connectionTimeoutMillis: 10_000,
     // A process stopped in the middle of a transaction must not hold its locks for ever.
     idle_in_transaction_session_timeout: 30_000,
@@ -58,5 +61,5 @@ export function connect({
     client.on('error', (error) => log.warn({ error: error.message }, 'database connection lost')),
   );
   const db = new Kysely<DB>({ dialect: new PostgresDialect({ pool }) });
-  return { db, pool, close: () => pool.end() };
+  return { db, pool, url, applicationName, close: () => pool.end() };
 }

@@ -22,6 +22,7 @@ export const MESSAGE_STATES = [
   'unknown',
 ] as const;
 export type MessageState = (typeof MESSAGE_STATES)[number];
+export type BreakerReason = 'connection_refused' | 'login_refused' | 'sender_refused' | 'slowed';
 export type JsonObject = Record<string, unknown>;
 
 type Json = JSONColumnType<JsonObject>;
@@ -31,6 +32,8 @@ interface Timestamps {
   created_at: Generated<Date>;
   updated_at: Generated<Date>;
 }
+
+export type OnUnknown = 'retry' | 'hold';
 
 export interface DB {
   clients: { id: Generated<number>; key: string; name: string; created_at: Generated<Date> };
@@ -100,9 +103,18 @@ export interface DB {
     pid: number;
     lanes: string[];
     pool_ids: Generated<string[]>;
+    application_name: string;
+    heartbeat_seconds: number;
+    dead_after_seconds: number;
     started_at: Generated<Date>;
     heartbeat_at: Generated<Date>;
     stopped_at: Date | null;
+    recovered_at: Date | null;
+  };
+  delivery_pause: {
+    one: Generated<boolean>;
+    paused_at: Generated<Date>;
+    reason: string | null;
   };
   sends: {
     client_id: number;
@@ -114,6 +126,7 @@ export interface DB {
     template_key: string;
     template_version: string;
     requires_consent: boolean;
+    on_unknown: OnUnknown;
     sender_id: string;
     sender_email: string;
     sender_name: string | null;
@@ -188,6 +201,7 @@ export interface DB {
     email_data: Json;
     priority_level: number;
     requires_consent: boolean;
+    on_unknown: OnUnknown;
     sender_id: string;
     sender_email: string;
     sender_name: string | null;
@@ -225,4 +239,16 @@ export interface DB {
     content_type: string;
     sha256: Buffer;
   };
+  transport_states: {
+    transport: string;
+    sender_email: Generated<string>;
+    recipient_domain: Generated<string>;
+    state: Generated<'open' | 'half_open'>;
+    reason: BreakerReason;
+    last_reply: string;
+    opened_at: Generated<Date>;
+    retry_at: Date;
+    failures: Generated<number>;
+  };
+  transport_tokens: { transport: string; tokens: number; refilled_at: Generated<Date> };
 }

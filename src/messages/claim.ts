@@ -6,6 +6,7 @@ import { sql, type RawBuilder } from 'kysely';
 import type { Database } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import type { ChunkRef } from '../queue.ts';
+import { notPaused } from './pause.ts';
 import { eligibility, type SendRules } from '../recipients/eligibility.ts';
 
 /** A message in hand, with what it takes to compose it. */
@@ -18,6 +19,7 @@ export interface ClaimedMessage {
   attempts: number;
   /** Since the message was made, in seconds of database time. */
   age_seconds: number;
+  was_unknown: boolean;
   /** When it was handed over, in database time. */
   claimed_at: Date;
 }
@@ -44,6 +46,7 @@ export async function leaseChunk(
         select from sends s
         where s.client_id = k.client_id and s.id = k.send_id and s.state = 'sending')
       and exists (select from workers w where w.id = ${worker} and w.stopped_at is null)
+      and ${notPaused}
     returning client_id, send_id, chunk_no, first_position, last_position
   `.execute(db);
   return rows[0];
@@ -88,7 +91,7 @@ export async function claimFromChunk(
   );
   const { rows } = await sql<ClaimedMessage & { state: string }>`
     with fence as materialized (
-      select from workers where id = ${worker} and stopped_at is null for share
+      select from workers where id = ${worker} and stopped_at is null and ${notPaused} for share
     ),
     chunk as materialized (
       select from send_chunks
@@ -125,13 +128,14 @@ export async function claimFromChunk(
       from judged j
       where m.ctid = j.row -- locked above, so it stays where it is
       returning m.id, m.state, m.reason, m.position, m.attempts, m.created_at, m.claimed_at,
+        m.was_unknown,
         j.email_given, j.name
     ),
     tallied as (
       ${tallySkips(chunk, sql`claimed`)}
     )
     select c.id, c.state, c.email_given, coalesce(r.name, c.name) as name,
-      coalesce(r.context, '{}') as context, c.attempts, c.claimed_at,
+      coalesce(r.context, '{}') as context, c.attempts, c.claimed_at, c.was_unknown,
       extract(epoch from now() - c.created_at)::float8 as age_seconds
     from claimed c
     join send_recipients r

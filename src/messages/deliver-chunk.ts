@@ -18,7 +18,7 @@ import {
   type ClaimedMessage,
 } from './claim.ts';
 import { deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
-import type { JsonObject } from '../database/schema.ts';
+import type { JsonObject, OnUnknown } from '../database/schema.ts';
 
 /** Messages of one claim at most: more would only wait for the next free connection. */
 const MOST_PER_CLAIM = 25;
@@ -32,6 +32,7 @@ interface FrozenSend {
   list_key: string;
   list_name: string | null;
   requires_consent: boolean;
+  on_unknown: OnUnknown;
   template_key: string;
   template_version: string;
   sender_email: string;
@@ -81,7 +82,13 @@ async function readFrozenSend({ db }: Delivery, ref: ChunkRef): Promise<FrozenSe
       join.onRef('l.client_id', '=', 's.client_id').onRef('l.id', '=', 's.list_id'),
     )
     .select(['c.key as client_key', 'l.name as list_name', 's.list_id', 's.list_key'])
-    .select(['s.requires_consent', 's.template_key', 's.template_version', 's.shared_context'])
+    .select([
+      's.requires_consent',
+      's.on_unknown',
+      's.template_key',
+      's.template_version',
+      's.shared_context',
+    ])
     .select(['s.sender_email', 's.sender_name', 's.sender_reply_to'])
     .where('s.client_id', '=', ref.client_id)
     .where('s.id', '=', ref.send_id)
@@ -122,6 +129,7 @@ async function deliverMessage(
   const scheduled = scheduleRetry(tried, delivery.retry, message, {
     urgent: false,
     seed: chunk.chunk_no,
+    onUnknown: send.on_unknown,
   });
   await delivery.outcomes.add({ chunk, message_id: message.id, ...scheduled });
 }

@@ -108,14 +108,19 @@ async function deliverEmail(
   ).finally(answered);
   const urgent = email.priority_level === URGENT_PRIORITY;
   const scheduled = outcomes.map((outcome) =>
-    scheduleRetry(outcome, delivery.retry, email, { urgent, seed: email.claimed_at.getTime() }),
+    scheduleRetry(outcome, delivery.retry, email, {
+      urgent,
+      seed: email.claimed_at.getTime(),
+      onUnknown: email.on_unknown,
+    }),
   );
   await delivery.singleOutcomes.add({
     client_id,
     message_id,
-    recipients: scheduled.map(({ outcome }, index) => ({
+    recipients: scheduled.map(({ outcome, retryIn }, index) => ({
       ordinal: envelope[index]!.ordinal,
       outcome,
+      again: retryIn !== undefined,
     })),
     retryIn: scheduled.find((one) => one.retryIn !== undefined)?.retryIn,
   });

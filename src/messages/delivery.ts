@@ -2,6 +2,7 @@
 // recorder, the templates and the clock of retries. Made once per worker process.
 import type { RetrySchedule } from '../config.ts';
 import type { Database } from '../database/connect.ts';
+import type { OnUnknown } from '../database/schema.ts';
 import type { Logger } from '../log.ts';
 import type { SmtpPool } from '../smtp/transport.ts';
 import type { Templates } from '../templates/registry.ts';
@@ -33,16 +34,18 @@ export interface Delivery {
 }
 
 /**
- * Decides whether a deferred message gets another try: with its delay in seconds, or as failed where
- * the retry window ends first.
+ * Decides whether a message gets another try, with its delay in seconds. A deferred one fails where the
+ * retry window ends first; an unknown one stays unknown.
  */
 export function scheduleRetry(
   outcome: Outcome,
   schedule: RetrySchedule,
-  message: { attempts: number; age_seconds: number },
-  { urgent, seed }: { urgent: boolean; seed: number },
+  message: { attempts: number; age_seconds: number; was_unknown: boolean },
+  { urgent, seed, onUnknown }: { urgent: boolean; seed: number; onUnknown: OnUnknown },
 ): { outcome: Outcome; retryIn?: number } {
-  if (outcome.kind !== 'deferred') return { outcome };
+  // Once more, not for ever: a relay that drops after every final dot must not make a mail loop.
+  const again = outcome.kind === 'unknown' && onUnknown === 'retry' && !message.was_unknown;
+  if (outcome.kind !== 'deferred' && !again) return { outcome };
   const retryIn = nextDelay(schedule, {
     attempts: message.attempts + 1,
     ageSeconds: message.age_seconds,
@@ -51,6 +54,7 @@ export function scheduleRetry(
     seed,
   });
   if (retryIn !== undefined) return { outcome, retryIn };
+  if (outcome.kind === 'unknown') return { outcome };
   return { outcome: { kind: 'failed', reason: 'expired', reply: outcome.reply, suppress: false } };
 }
 

@@ -10,7 +10,7 @@ export interface MessageOutcome {
   chunk: ChunkRef;
   message_id: string;
   outcome: Outcome;
-  /** Seconds until the next try, for a deferred message. */
+  /** Seconds until the next try, where there is one. */
   retryIn?: number;
 }
 
@@ -26,7 +26,8 @@ export async function recordOutcomes(
   const rows = outcomes.map(({ chunk, message_id, outcome, retryIn }) => ({
     ...chunk,
     id: message_id,
-    state: outcome.kind === 'deferred' ? 'queued' : outcome.kind,
+    state: retryIn === undefined ? outcome.kind : 'queued',
+    unknown: outcome.kind === 'unknown',
     reason: outcome.kind === 'sent' ? null : outcome.reason,
     reply: outcome.reply,
     suppress: outcome.kind === 'failed' && outcome.suppress,
@@ -35,8 +36,8 @@ export async function recordOutcomes(
   await sql`
     with outcome as materialized (
       select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o(
-        client_id integer, send_id uuid, chunk_no integer, id uuid, state text, reason text,
-        reply text, suppress boolean, retry_in float8)
+        client_id integer, send_id uuid, chunk_no integer, id uuid, state text, unknown boolean,
+        reason text, reply text, suppress boolean, retry_in float8)
     ),
     chunk as materialized (
       select k.client_id, k.send_id, k.chunk_no
@@ -51,7 +52,7 @@ export async function recordOutcomes(
         reason = o.reason,
         last_reply = o.reply,
         attempts = m.attempts + 1,
-        was_unknown = m.was_unknown or o.state = 'unknown',
+        was_unknown = m.was_unknown or o.unknown,
         next_attempt_at = ${roundedDueTime(sql`o.retry_in`)},
         claimed_by = null,
         claimed_at = null,

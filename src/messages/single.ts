@@ -3,11 +3,13 @@
 import { sql, type RawBuilder } from 'kysely';
 import type { Sender } from '../clients/senders.ts';
 import type { Database, Trx } from '../database/connect.ts';
-import type { JsonObject } from '../database/schema.ts';
+import type { JsonObject, OnUnknown } from '../database/schema.ts';
 import { enqueue, enqueueSingles, type MessageRef } from '../queue.ts';
 import type { Address } from '../address.ts';
 import type { Outcome } from '../smtp/signal.ts';
+import { onUnknownOf } from '../templates/define.ts';
 import type { Template } from '../templates/registry.ts';
+import { notPaused } from './pause.ts';
 import { roundedDueTime } from './record.ts';
 
 export type RecipientKind = 'to' | 'cc' | 'bcc';
@@ -53,6 +55,7 @@ export async function createSingle(trx: Trx, email: NewSingle): Promise<string |
       email_data: JSON.stringify(email.email_data),
       priority_level: email.priority_level,
       requires_consent: template.category === 'marketing',
+      on_unknown: onUnknownOf(template),
       sender_id: sender.id,
       sender_email: sender.email,
       sender_name: sender.name,
@@ -89,6 +92,8 @@ export interface ClaimedSingle extends MessageRef {
   attempts: number;
   /** Since the message was made, in seconds of database time. */
   age_seconds: number;
+  was_unknown: boolean;
+  on_unknown: OnUnknown;
   claimed_at: Date;
   template_key: string;
   template_version: string;
@@ -123,7 +128,7 @@ export async function claimSingles(
 ): Promise<{ claimed: ClaimedSingle[]; skipped: number }> {
   const { rows } = await sql<ClaimedSingle & { state: string }>`
     with fence as materialized (
-      select from workers where id = ${worker} and stopped_at is null for share
+      select from workers where id = ${worker} and stopped_at is null and ${notPaused} for share
     ),
     picked as materialized (
       select e.client_id, e.message_id, e.requires_consent
@@ -172,7 +177,8 @@ export async function claimSingles(
         settled_at = case when not v.open then now() end
       from verdict v
       where m.client_id = v.client_id and m.id = v.message_id
-      returning m.client_id, m.id, m.state, m.attempts, m.claimed_at, m.created_at, v.recipients
+      returning m.client_id, m.id, m.state, m.attempts, m.claimed_at, m.created_at, m.was_unknown,
+        v.recipients
     )
     update single_emails e set
       queue_state = case when c.state = 'sending' then 'claimed' else 'settled' end,
@@ -180,7 +186,7 @@ export async function claimSingles(
       claim_id = case when c.state = 'sending' then ${claimId}::uuid end
     from claimed c
     where e.client_id = c.client_id and e.message_id = c.id
-    returning e.client_id, e.message_id, c.state, c.attempts, c.claimed_at,
+    returning e.client_id, e.message_id, c.state, c.attempts, c.claimed_at, c.was_unknown, e.on_unknown,
       extract(epoch from now() - c.created_at)::float8 as age_seconds,
       e.template_key, e.template_version, e.subject, e.email_data, e.priority_level,
       e.sender_email, e.sender_name, e.sender_reply_to, c.recipients
@@ -204,8 +210,8 @@ export async function handBackSingles(db: Database, claimId: string): Promise<vo
 
 export interface SingleOutcome extends MessageRef {
   /** Of the recipients that were in the envelope. */
-  recipients: { ordinal: number; outcome: Outcome }[];
-  /** Seconds until the next try, where one of them was put off. */
+  recipients: { ordinal: number; outcome: Outcome; again: boolean }[];
+  /** Seconds until the next try, where one of them is tried again. */
   retryIn: number | undefined;
 }
 
@@ -220,11 +226,12 @@ export async function recordSingles(
   outcomes: readonly SingleOutcome[],
 ): Promise<void> {
   const rows = outcomes.flatMap(({ client_id, message_id, recipients, retryIn }) =>
-    recipients.map(({ ordinal, outcome }) => ({
+    recipients.map(({ ordinal, outcome, again }) => ({
       client_id,
       message_id,
       ordinal,
-      state: outcome.kind === 'deferred' ? 'queued' : outcome.kind,
+      state: again ? 'queued' : outcome.kind,
+      unknown: outcome.kind === 'unknown',
       reason: outcome.kind === 'sent' ? null : outcome.reason,
       reply: outcome.reply,
       suppress: outcome.kind === 'failed' && outcome.suppress,
@@ -234,8 +241,8 @@ export async function recordSingles(
   await sql`
     with outcome as materialized (
       select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o(
-        client_id integer, message_id uuid, ordinal smallint, state text, reason text, reply text,
-        suppress boolean, retry_in float8)
+        client_id integer, message_id uuid, ordinal smallint, state text, unknown boolean, reason text,
+        reply text, suppress boolean, retry_in float8)
     ),
     held as materialized (
       select m.client_id, m.id as message_id
@@ -261,13 +268,13 @@ export async function recordSingles(
       select r.client_id, r.message_id, r.ordinal,
         coalesce(o.state, r.state) as state,
         case when o.state is null then r.reason else o.reason end as reason,
-        coalesce(o.reply, r.last_reply) as reply, o.retry_in
+        coalesce(o.reply, r.last_reply) as reply, o.retry_in, coalesce(o.unknown, false) as unknown
       from held
       join message_recipients r using (client_id, message_id)
       left join outcome o using (client_id, message_id, ordinal)
     ),
     whole as (
-      select client_id, message_id, max(retry_in) as retry_in,
+      select client_id, message_id, max(retry_in) as retry_in, bool_or(unknown) as unknown,
         case
           when bool_or(state = 'queued') then 'queued'
           when bool_or(state = 'sent') then 'sent'
@@ -284,7 +291,7 @@ export async function recordSingles(
         reason = case when w.state <> 'sent' then w.reason end,
         last_reply = w.reply,
         attempts = m.attempts + 1,
-        was_unknown = m.was_unknown or w.state = 'unknown',
+        was_unknown = m.was_unknown or w.unknown,
         next_attempt_at = ${roundedDueTime(sql`w.retry_in`)},
         claimed_by = null,
         claimed_at = null,

@@ -17,6 +17,7 @@ import {
   type Template,
   type Templates,
 } from '../templates/registry.ts';
+import { onUnknownOf } from '../templates/define.ts';
 import { differingFields, digestRequest, type RequestDigest } from './digest.ts';
 
 /** Contexts keyed by source_object_key. Not v.record, which drops a key such as "constructor". */
@@ -89,6 +90,7 @@ export async function triggerSend(
         template_key: template.key,
         template_version: template.version,
         requires_consent: template.category === 'marketing' || input.requires_consent === true,
+        on_unknown: onUnknownOf(template),
         sender_id: sender.id,
         sender_email: sender.email,
         sender_name: sender.name,

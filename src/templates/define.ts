@@ -3,6 +3,7 @@
 // send can be rendered again after a crash. Nothing here does I/O.
 import type { ReactElement } from 'react';
 import type * as v from 'valibot';
+import type { OnUnknown } from '../database/schema.ts';
 
 export { isLink, line, link, moment, paragraphs } from '../fields.ts';
 
@@ -25,6 +26,11 @@ export interface TemplateDefinition<
   Recipient extends ContextSchema = ContextSchema,
 > {
   category: Category;
+  /**
+   * What becomes of a message of which nobody knows whether it was accepted: sent once more, or held
+   * until a person decides. By default marketing mail is held, the other is sent once more.
+   */
+  onUnknown?: OnUnknown;
   /** One line. Control characters in the result are replaced by spaces before it is sent. */
   subject: (props: TemplateProps<Shared, Recipient>) => string;
   /** The part of the context every member of a send shares. */
@@ -35,6 +41,10 @@ export interface TemplateDefinition<
   sample: { shared: v.InferInput<Shared>; recipient: v.InferInput<Recipient> };
   /** The whole document, `<Html>` included. */
   component: (props: TemplateProps<Shared, Recipient>) => ReactElement;
+}
+
+export function onUnknownOf({ onUnknown, category }: TemplateDefinition): OnUnknown {
+  return onUnknown ?? (category === 'marketing' ? 'hold' : 'retry');
 }
 
 /** Identity, for the types: `subject` and `component` get their props from the two schemas. */

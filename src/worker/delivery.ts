@@ -1,7 +1,4 @@
-// Makes a worker process ready to deliver: its row in `workers` with a heartbeat, its SMTP pools, its
-// recorder. Closing marks the row stopped, so nothing can be claimed in its name any more.
-import { hostname } from 'node:os';
-import { sql } from 'kysely';
+// Makes a worker process ready to deliver: its sign of life, its SMTP pools, its recorder. Closing marks the row stopped, so nothing can be claimed in its name any more.
 import type { Timing } from '../config.ts';
 import type { Connection } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
@@ -11,6 +8,7 @@ import { recordOutcomes } from '../messages/record.ts';
 import { recordSingles } from '../messages/single.ts';
 import { Turns } from '../messages/turns.ts';
 import type { Lane } from '../queue.ts';
+import { registerWorker } from './liveness.ts';
 import { parseSmtpUrl, SmtpPool } from '../smtp/transport.ts';
 import type { Templates } from '../templates/registry.ts';
 
@@ -18,7 +16,6 @@ import type { Templates } from '../templates/registry.ts';
 export const BULK_CONNECTIONS = 20;
 export const URGENT_CONNECTIONS = 5;
 export const SINGLES_CONNECTIONS = 5;
-const HEARTBEAT_MS = 5000;
 
 export interface DeliveryOptions {
   connection: Connection;
@@ -37,6 +34,8 @@ export interface RunningDelivery {
   delivery: Delivery;
   /** Nothing more is claimed from now on. */
   stop: () => void;
+  /** Rejects when this worker was declared dead. */
+  fenced: Promise<never>;
   /** After everything in hand is recorded. */
   close: () => Promise<void>;
 }
@@ -53,19 +52,8 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     singlesConnections = SINGLES_CONNECTIONS,
   } = options;
   const { db } = connection;
-  const { id: worker } = await db
-    .insertInto('workers')
-    .values({ hostname: hostname(), pid: process.pid, lanes: [...lanes] })
-    .returning('id')
-    .executeTakeFirstOrThrow();
-  const heartbeat = setInterval(() => {
-    db.updateTable('workers')
-      .set({ heartbeat_at: sql`now()` })
-      .where('id', '=', worker)
-      .where('stopped_at', 'is', null)
-      .execute()
-      .catch((error: Error) => log.warn({ error: error.message }, 'heartbeat not written'));
-  }, HEARTBEAT_MS).unref();
+  const liveness = await registerWorker({ connection, log, lanes, limits: timing.liveness });
+  const { worker } = liveness;
   const smtp = parseSmtpUrl(smtpUrl);
   const bulk = new SmtpPool(smtp, BULK_CONNECTIONS, log, smtpIdleMs);
   const urgent = new SmtpPool(smtp, URGENT_CONNECTIONS, log, smtpIdleMs);
@@ -87,19 +75,14 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       chunksInHand: new Set(),
       stopping: stopping.signal,
     },
+    fenced: liveness.fenced,
     stop: () => stopping.abort(),
     close: async () => {
       stopping.abort();
-      clearInterval(heartbeat);
       bulk.close();
       urgent.close();
       singles.close();
-      await db
-        .updateTable('workers')
-        .set({ stopped_at: sql`now()` })
-        .where('id', '=', worker)
-        .where('stopped_at', 'is', null)
-        .execute();
+      await liveness.stop();
     },
   };
 }

@@ -6,6 +6,7 @@ import { connect } from '../database/connect.ts';
 import { createLogger } from '../log.ts';
 import type { Delivery } from '../messages/delivery.ts';
 import { loadTemplates } from '../templates/registry.ts';
+import { workerApplicationName } from './liveness.ts';
 import { createDelivery } from './delivery.ts';
 
 const current = new AsyncLocalStorage<Delivery>();
@@ -27,7 +28,7 @@ async function createForCommandLine(): Promise<Delivery> {
   const connection = connect({
     url: requireDatabaseUrl(config),
     log,
-    applicationName: 'rosterpost tasks',
+    applicationName: workerApplicationName(),
     allowExitOnIdle: true,
   });
   const { delivery, close } = await createDelivery({

@@ -1,5 +1,6 @@
 // A worker: one graphile-worker runner per lane, in one process, over one connection pool. Stopping
 // takes no new work, finishes what is in hand and records it.
+import { EventEmitter } from 'node:events';
 import {
   Logger as GraphileLogger,
   parseCronItems,
@@ -7,6 +8,7 @@ import {
   type Runner,
   type Task,
   type TaskList,
+  type WorkerEvents,
 } from 'graphile-worker';
 import deliverChunk from '../../tasks/deliver_chunk.ts';
 import deliverSingles from '../../tasks/deliver_singles.ts';
@@ -16,6 +18,7 @@ import prepareChunk from '../../tasks/prepare_chunk.ts';
 import reconcile from '../../tasks/reconcile.ts';
 import wakeDueTask from '../../tasks/wake_due.ts';
 import type { Logger } from '../log.ts';
+import { recoverDead } from '../messages/recover.ts';
 import { LANE_NAMES, LANES, type Lane, type TaskName } from '../queue.ts';
 import { wakeDue } from '../sends/wake.ts';
 import { createDelivery, type DeliveryOptions } from './delivery.ts';
@@ -52,12 +55,21 @@ export interface Worker {
 
 export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const { connection, log, lanes = LANE_NAMES } = options;
-  const { delivery, stop: stopClaiming, close } = await createDelivery({ ...options, lanes });
+  const {
+    delivery,
+    fenced,
+    stop: stopClaiming,
+    close,
+  } = await createDelivery({ ...options, lanes });
+  const { db, worker } = delivery;
   const inDelivery =
     (task: Task): Task =>
     (payload, helpers) =>
       runWith(delivery, () => task(payload, helpers));
   const runners: Runner[] = [];
+  const events: WorkerEvents = new EventEmitter();
+  const poolIds: string[] = [];
+  events.on('pool:create', ({ workerPool }) => poolIds.push(workerPool.id));
   for (const lane of lanes) {
     const taskList: TaskList = Object.fromEntries(
       LANES[lane].map((name) => [name, inDelivery(TASKS[name])]),
@@ -72,44 +84,49 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
           CRON[lane] ? [{ task: CRON[lane], match: '* * * * *' }] : [],
         ),
         logger: graphileLogger(log, lane),
+        events,
         // Batched completion would leave a finished job locked when the worker stops.
         preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
       }),
     );
   }
-  const upkeep = lanes.includes('upkeep') ? keepWaking(() => wakeDue(delivery.db), log) : undefined;
-  log.info({ worker: delivery.worker, lanes }, 'worker started');
+  await db.updateTable('workers').set({ pool_ids: poolIds }).where('id', '=', worker).execute();
+  const upkeep = [repeat('dead workers', () => recoverDead(db, worker, log), WAKE_MS, log)];
+  if (lanes.includes('upkeep')) upkeep.push(repeat('due work', () => wakeDue(db), WAKE_MS, log));
+  log.info({ worker, lanes }, 'worker started');
 
   let stopped: Promise<void> | undefined;
   const stop = () =>
     (stopped ??= (async () => {
       stopClaiming();
-      upkeep?.stop();
+      for (const one of upkeep) one.stop();
       await Promise.all(runners.map((runner) => runner.stop()));
-      await upkeep?.done;
+      await Promise.all(upkeep.map((one) => one.done));
       await close();
-      log.info({ worker: delivery.worker }, 'worker stopped');
+      log.info({ worker }, 'worker stopped');
     })());
   // A runner that ends without being told has lost its database for good, or met a bug.
-  const ended = Promise.race(runners.map((runner) => runner.promise)).then(
+  const ended = Promise.race([fenced, ...runners.map((runner) => runner.promise)]).then(
     () => stopped ?? Promise.reject(new Error('a lane ended by itself')),
   );
   ended.catch(() => undefined);
   return { ended, stop };
 }
 
-/** Calls `wake` again and again, one call at a time, until stopped. */
-function keepWaking(
-  wake: () => Promise<unknown>,
+/** Calls `work` again and again, one call at a time, until stopped. */
+function repeat(
+  what: string,
+  work: () => Promise<unknown>,
+  everyMs: number,
   log: Logger,
 ): { stop(): void; done: Promise<void> } {
   const stopping = new AbortController();
   const loop = async () => {
     while (!stopping.signal.aborted) {
-      await wake().catch((error: Error) =>
-        log.warn({ error: error.message }, 'due work not woken'),
+      await work().catch((error: Error) =>
+        log.warn({ error: error.message }, `${what}: not looked after`),
       );
-      await pause(WAKE_MS, stopping.signal);
+      await pause(everyMs, stopping.signal);
     }
   };
   return { stop: () => stopping.abort(), done: loop() };

@@ -14,7 +14,7 @@ async function terminateWhileSending(times: number, every: number): Promise<void
     await until('more mail', () => h.sink.accepted.length >= before + every);
     await h.database.pool.query(
       `select pg_terminate_backend(pid) from pg_stat_activity
-       where datname = current_database() and application_name = 'worker'`,
+       where datname = current_database() and application_name like 'rosterpost worker%'`,
     );
   }
 }

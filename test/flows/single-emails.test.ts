@@ -219,8 +219,8 @@ describe('priorities', () => {
     await h.database.pool.query(
       `with made as (insert into messages (client_id) select client_id from messages, generate_series(1, $2::integer) where id = $1 returning client_id, id),
        emails as (insert into single_emails (client_id, message_id, email_type, subject, template_key, template_version, email_data,
-         priority_level, requires_consent, sender_id, sender_email)
-         select e.client_id, made.id, email_type, subject, template_key, template_version, email_data, priority_level, requires_consent, sender_id, sender_email
+         priority_level, requires_consent, on_unknown, sender_id, sender_email)
+         select e.client_id, made.id, email_type, subject, template_key, template_version, email_data, priority_level, requires_consent, on_unknown, sender_id, sender_email
          from made, single_emails e where e.message_id = $1)
        insert into message_recipients (client_id, message_id, ordinal, kind, email, email_given)
        select client_id, id, 0, 'to', 'low-' || id || '@x.example', 'low-' || id || '@x.example' from made`,

@@ -57,6 +57,9 @@ const TABLES = [
   'api_keys',
   'clients',
   'workers',
+  'transport_states',
+  'transport_tokens',
+  'delivery_pause',
   'graphile_worker._private_jobs',
 ];
 

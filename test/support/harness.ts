@@ -16,6 +16,7 @@ import {
   type Worker,
   type WorkerOptions,
 } from '../../src/worker/worker.ts';
+import { workerApplicationName } from '../../src/worker/liveness.ts';
 import { useDatabase, type TestDatabase } from './database.ts';
 import { SmtpSink } from './smtp-sink.ts';
 import { until } from './until.ts';
@@ -109,7 +110,7 @@ export function useHarness(): Harness {
       url: database.url,
       log,
       max: WORKER_CONNECTIONS,
-      applicationName: 'worker',
+      applicationName: workerApplicationName(),
     });
     const worker = await startWorker({
       connection,

@@ -31,8 +31,8 @@ async function bareSnapshot(
 ): Promise<number> {
   const { rows } = await pool.query(
     `insert into sends (client_id, send_key, list_id, list_key, request_digest, template_key, template_version,
-       requires_consent, sender_id, sender_email)
-     select client_id, 'bare:' || $1 || ':' || $2, id, key, '{}', 'none', 'none', false, 'none', 'none'
+       requires_consent, on_unknown, sender_id, sender_email)
+     select client_id, 'bare:' || $1 || ':' || $2, id, key, '{}', 'none', 'none', false, 'hold', 'none', 'none'
      from recipient_lists where key = $1 returning client_id, id, list_id`,
     [list, round],
   );
