@@ -20,8 +20,12 @@ import {
   setEmailType,
   type EmailTypeOptions,
 } from './commands/email-types.ts';
+import { Fenced } from './worker/liveness.ts';
 import { createExampleTypes } from './emails-queue/email-types.ts';
+import { jobLines } from './commands/jobs.ts';
 import { countsLine, watchSend } from './commands/progress.ts';
+import { pauseDelivery, resumeDelivery } from './messages/pause.ts';
+import { reconcile } from './sends/wake.ts';
 
 const program = new Command('rosterpost')
   .description('Self-hosted email sender: one call mails a whole list.')
@@ -43,16 +47,59 @@ program
   .command('serve')
   .description('the API')
   .option('--with-worker', 'and a worker in the same process', false)
-  .action(async (options: { withWorker: boolean }) =>
-    (await import('./commands/serve.ts')).serve(options),
-  );
+  .option('--paused', 'with delivery paused, as by rosterpost pause', false)
+  .action(async (options: { withWorker: boolean; paused: boolean }) => {
+    if (options.paused) await pauseAtStart();
+    await (await import('./commands/serve.ts')).serve(options);
+  });
 
 program
   .command('work')
   .description('a worker')
   .option('--lanes <names>', `only these lanes, of ${LANE_NAMES.join(', ')}`, readLanes)
-  .action(async (options: { lanes?: Lane[] }) =>
-    (await import('./commands/work.ts')).work(options),
+  .option('--processes <number>', 'so many processes at once', readCount)
+  .option('--paused', 'with delivery paused, as by rosterpost pause', false)
+  .action(async ({ lanes, processes, paused }: WorkOptions) => {
+    if (paused) await pauseAtStart();
+    if (processes === undefined) return (await import('./commands/work.ts')).work({ lanes });
+    const args = ['work', ...(lanes ? ['--lanes', lanes.join(',')] : [])];
+    const log = createLogger(readConfig().logLevel);
+    return (await import('./commands/processes.ts')).runProcesses(processes, args, log);
+  });
+
+program
+  .command('pause')
+  .description('holds all delivery, on every machine; everything is accepted meanwhile')
+  .option('--reason <text>', 'shown by rosterpost jobs')
+  .action(({ reason }: { reason?: string }) =>
+    withDatabase(async ({ db }) => {
+      const { paused_at } = await pauseDelivery(db, reason ?? null);
+      print(`Delivery is paused since ${paused_at.toISOString()}. Next: rosterpost resume`);
+    }),
+  );
+
+program
+  .command('resume')
+  .description('ends the pause')
+  .action(() =>
+    withDatabase(async ({ db }) => {
+      const pause = await resumeDelivery(db);
+      await reconcile(db); // jobs that ran meanwhile found nothing they might take
+      print(
+        pause
+          ? `Delivery goes on. It was paused since ${pause.paused_at.toISOString()}.`
+          : 'Delivery was not paused.',
+      );
+    }),
+  );
+
+program
+  .command('jobs')
+  .description('what waits, what runs and what is stuck, by task, lane, state and age')
+  .action(() =>
+    withDatabase(async ({ db }) => {
+      for (const line of await jobLines(db)) print(line);
+    }),
   );
 
 program
@@ -167,6 +214,25 @@ function readAddresses(text: string): string[] {
   return text === '' ? [] : text.split(',').map((address) => address.trim());
 }
 
+interface WorkOptions {
+  lanes?: Lane[];
+  processes?: number;
+  paused: boolean;
+}
+
+const MOST_PROCESSES = 256;
+
+function readCount(text: string): number {
+  const count = /^\d{1,3}$/u.test(text) ? Number(text) : 0;
+  if (count >= 1 && count <= MOST_PROCESSES) return count;
+  throw new InvalidArgumentError(`must be a whole number from 1 to ${MOST_PROCESSES}.`);
+}
+
+/** A database restored from a backup must not mail again what was sent since. */
+function pauseAtStart(): Promise<void> {
+  return withDatabase(async ({ db }) => void (await pauseDelivery(db, 'started with --paused')));
+}
+
 function readLanes(text: string): Lane[] {
   const lanes = text.split(',').map((name) => name.trim());
   const unknown = lanes.find((name) => !LANE_NAMES.includes(name as Lane));
@@ -207,7 +273,8 @@ function explain(error: unknown): string {
   const expected =
     error instanceof DomainError ||
     error instanceof ConfigError ||
-    error instanceof EmbeddedPostgresError;
+    error instanceof EmbeddedPostgresError ||
+    error instanceof Fenced;
   if (expected) return error.message;
   const { code, syscall, address, port } = error as NodeJS.ErrnoException & ListenError;
   if (syscall === 'listen') {

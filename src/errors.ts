@@ -19,6 +19,7 @@ export type ErrorCode =
   | 'sender_not_found'
   | 'no_default_sender'
   | 'sender_in_use'
+  | 'message_not_unknown'
   | 'email_type_not_registered'
   | 'idempotency_key_conflict'
   | 'unavailable';

@@ -1,19 +1,26 @@
-// SIGTERM and SIGINT: the first asks for an orderly end, a second one does not wait for it.
+// SIGTERM and SIGINT: the first asks for an orderly end, a second one hurries it, a third one does not
+// wait.
 
 /**
- * Resolves at the first signal, or rejects when `running` does. A further signal ends the process
- * with exit code 1: what was in hand is then settled by the other workers.
+ * Resolves at the first signal, or rejects when `running` does. The signal it gives is aborted by the
+ * second; a third ends the process with exit code 1: other workers then settle what was in hand.
  */
-export async function untilSignal(running?: Promise<unknown>): Promise<void> {
+export async function untilSignal(running?: Promise<unknown>): Promise<{ hurry: AbortSignal }> {
+  const hurry = new AbortController();
   const asked = new Promise<void>((resolve) => {
     let count = 0;
     const onSignal = () => {
       count += 1;
       if (count === 1) resolve();
+      else if (count === 2) hurry.abort();
       else process.exit(1);
     };
     process.on('SIGTERM', onSignal);
     process.on('SIGINT', onSignal);
+    // Whoever started us through a channel is gone.
+    process.once('disconnect', onSignal);
+    process.channel?.unref();
   });
   await Promise.race(running ? [asked, running] : [asked]);
+  return { hurry: hurry.signal };
 }

@@ -7,6 +7,7 @@ import { requireKey } from './auth.ts';
 import { contacts } from './contacts.ts';
 import { health } from './health.ts';
 import { inbox } from './inbox.ts';
+import { failed } from './legacy-shape.ts';
 import { lists } from './lists.ts';
 import { members } from './members.ts';
 import { messages } from './messages.ts';
@@ -21,7 +22,11 @@ import { v1 } from './v1.ts';
 
 export function createApp(services: Services) {
   const app = new Hono();
-  app.onError((error, c) => problemResponse(c, problemOf(error, services.log)));
+  app.onError((error, c) =>
+    c.req.path.startsWith('/api/v1/')
+      ? failed(c, error, services.log)
+      : problemResponse(c, problemOf(error, services.log)),
+  );
   app.notFound((c) =>
     problemResponse(c, problemOf(notFound(`${c.req.method} ${c.req.path}`), services.log)),
   );

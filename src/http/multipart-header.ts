@@ -41,10 +41,11 @@ export function readHeader(number: number, header: RawHeader): Part {
   const type = readType(only('content-type'));
   const isFile =
     names.has('filename') || names.has('filename*') || type?.essence === 'application/octet-stream';
+  const declared = only('content-type') !== '';
   return {
     number,
     shownName: shownName(params),
-    type: type?.essence ?? '',
+    type: declared ? (type?.essence ?? '') : '',
     isFile,
     flaw:
       dispositionFlaw(disposition, params) ??

@@ -29,7 +29,7 @@ export interface SpooledFile {
   field: string;
   /** As sent, path parts included; undefined where the part has none, or an empty one. */
   name: string | undefined;
-  /** Lower case, without parameters; text/plain where the part says nothing. */
+  /** Lower case, without parameters; empty where the part says nothing. */
   declaredType: string;
   path: string;
   size: number;
@@ -50,27 +50,32 @@ const PART_OVERHEAD = 4 * KIB;
 const BODY_OVERHEAD = 128 * KIB;
 /** Chunks below this size are put together. */
 const GATHERED = 16 * KIB;
+const LONGEST_SILENCE_MS = 10_000;
+const LEAST_BYTES_PER_SECOND = 1024;
 /** How much of a refused body is read and dropped, so that its client gets to reading the answer. */
 const LINGER_MS = 5_000;
 const LINGER_SILENCE_MS = 1_000;
 const LINGER_BYTES = 64 * KIB * KIB;
 
 /**
- * Runs `use` with the form and removes the spooled files afterwards, whatever happens.
+ * Runs `use` with the form and removes the spooled files afterwards, whatever happens. `admit` says
+ * when the form is read; what is refused before and after takes nobody's turn.
  * @throws unsupported_media_type, payload_too_large, validation_failed, unavailable (the disk is full)
  */
 export async function withMultipart<Result>(
   request: Request,
   limits: MultipartLimits,
   use: (form: MultipartForm) => Promise<Result>,
+  admit: (read: () => Promise<MultipartForm>) => Promise<MultipartForm> = (read) => read(),
 ): Promise<Result> {
   const body: Body = (request.body ?? ReadableStream.from<Uint8Array>([])).getReader();
   const deadline = Date.now() + limits.timeoutMs;
   try {
+    requireNoEncoding(request.headers.get('content-encoding'));
     const boundary = readBoundary(request.headers.get('content-type'));
     boundLength(request.headers.get('content-length'), limits);
     return await withSpoolFolder(async (folder) =>
-      use(await readForm(body, boundary, limits, folder)),
+      use(await admit(() => readForm(body, boundary, limits, folder))),
     );
   } catch (error) {
     await dropRest(body, deadline);
@@ -80,6 +85,14 @@ export async function withMultipart<Result>(
 
 /** bchars of RFC 2046, section 5.1.1; a blank may not be the last. */
 const BOUNDARY = /^[\w'()+,\-./:=? ]{0,69}[\w'()+,\-./:=?]$/u;
+
+function requireNoEncoding(encoding: string | null): void {
+  if (encoding === null || encoding.toLowerCase() === 'identity') return;
+  throw new DomainError(
+    'unsupported_media_type',
+    'The body must be sent as it is, without Content-Encoding.',
+  );
+}
 
 function readBoundary(contentType: string | null): string {
   let type: MIMEType | undefined;
@@ -93,6 +106,10 @@ function readBoundary(contentType: string | null): string {
       'unsupported_media_type',
       'The body must be a form: content-type multipart/form-data.',
     );
+  }
+  const charset = type.params.get('charset') ?? 'utf-8';
+  if (!/^utf-?8$/iu.test(charset)) {
+    throw new DomainError('unsupported_media_type', 'The form must be UTF-8.');
   }
   const boundary = type.params.get('boundary');
   if (boundary === null) throw malformed('The content-type has no boundary.');
@@ -167,22 +184,47 @@ async function readForm(
 }
 
 async function feed(body: Body, parser: MultipartParser): Promise<void> {
-  for await (const chunk of gather(body)) {
+  const pace = new Pace();
+  for await (const chunk of gather(body, pace)) {
     if (parser.destroyed) return;
     await parser.write(chunk);
   }
   await parser.end();
 }
 
+/** A body has to keep coming: whoever trickles it holds a place that others wait for. */
+class Pace {
+  readonly #begun = Date.now();
+  #bytes = 0;
+
+  /** The next bytes, or what is wrong with their coming. */
+  async read(body: Body): Promise<Awaited<ReturnType<Body['read']>>> {
+    const silence = Promise.withResolvers<never>();
+    const timer = setTimeout(() => silence.reject(tooSlow()), LONGEST_SILENCE_MS);
+    try {
+      const next = await Promise.race([body.read(), silence.promise]);
+      this.#bytes += next.value?.length ?? 0;
+      const elapsed = Date.now() - this.#begun;
+      if (elapsed > LONGEST_SILENCE_MS && this.#bytes < (elapsed / 1000) * LEAST_BYTES_PER_SECOND) {
+        throw tooSlow();
+      }
+      return next;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
 /**
  * The body in chunks of a fair size. The parser keeps each chunk of a text value as an object of its
  * own: a value sent byte by byte would cost some hundred times its size.
  */
-async function* gather(body: Body): AsyncGenerator<Uint8Array> {
+async function* gather(body: Body, pace: Pace): AsyncGenerator<Uint8Array> {
   const small = Buffer.alloc(GATHERED);
   let filled = 0;
   for (;;) {
-    const { done, value } = await body.read().catch(() => {
+    const { done, value } = await pace.read(body).catch((error: unknown) => {
+      if (error instanceof DomainError) throw error;
       throw malformed('The connection was closed before the body was complete.');
     });
     if (filled > 0 && (done || filled + value.length > GATHERED)) {
@@ -239,6 +281,13 @@ function fileTooLarge(field: string, name: string | undefined, bytes: number): D
 
 function notUtf8(name: string): DomainError {
   return invalid([{ path: name, message: 'must be valid UTF-8' }]);
+}
+
+function tooSlow(): DomainError {
+  return malformed(
+    `The body came too slowly: at least ${LEAST_BYTES_PER_SECOND} bytes a second are expected, and no ` +
+      `pause of more than ${LONGEST_SILENCE_MS / 1000} seconds.`,
+  );
 }
 
 function tookTooLong(ms: number): DomainError {

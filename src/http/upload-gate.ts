@@ -9,7 +9,20 @@ import { DomainError } from '../errors.ts';
 
 const FOLDER_PREFIX = 'rosterpost-upload-';
 /** No upload lasts that long, so an older folder has no owner. */
-const ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
+const ABANDONED_AFTER_MS = 10 * 60 * 1000;
+const SWEEP_EVERY_MS = 5 * 60 * 1000;
+
+export interface GateOptions {
+  places?: number;
+  /** Of one client: however slow its uploads are, others get in. */
+  perClient?: number;
+  longestLine?: number;
+}
+
+interface Waiting {
+  client: unknown;
+  admit: () => void;
+}
 
 /**
  * At most `places` uploads are read at once. The rest wait in line in the order they came, their bodies
@@ -19,14 +32,18 @@ const ABANDONED_AFTER_MS = 24 * 60 * 60 * 1000;
 export class UploadGate {
   /** When the folders of killed processes are gone; never rejects. */
   readonly swept: Promise<void>;
-  readonly #line = new Set<() => void>();
+  readonly #line = new Set<Waiting>();
+  readonly #inside = new Map<unknown, number>();
   readonly #longestLine: number;
+  readonly #perClient: number;
   #free: number;
 
-  constructor(places = 8, longestLine = 500) {
+  constructor({ places = 8, perClient = places, longestLine = 500 }: GateOptions = {}) {
     this.#free = places;
+    this.#perClient = perClient;
     this.#longestLine = longestLine;
     this.swept = sweepFolders();
+    setInterval(() => void sweepFolders(), SWEEP_EVERY_MS).unref();
   }
 
   get waiting(): number {
@@ -39,47 +56,67 @@ export class UploadGate {
    * body it learns it when the turn comes and reading fails.
    * @throws unavailable where the line is too long, and what `work` throws
    */
-  async run<Result>(signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
-    await this.#enter(signal);
+  async run<Result>(
+    signal: AbortSignal,
+    work: () => Promise<Result>,
+    client?: unknown,
+  ): Promise<Result> {
+    await this.#enter(signal, client);
     try {
       return await work();
     } finally {
-      this.#leave();
+      this.#leave(client);
     }
   }
 
-  async #enter(signal: AbortSignal): Promise<void> {
+  async #enter(signal: AbortSignal, client: unknown): Promise<void> {
     if (signal.aborted) throw clientLeft();
-    if (this.#free > 0) {
-      this.#free -= 1;
+    if (this.#mayEnter(client)) {
+      this.#take(client);
       return;
     }
     if (this.#line.size >= this.#longestLine) {
       throw new DomainError('unavailable', 'Too many uploads are waiting. Try again.');
     }
     await new Promise<void>((resolve, reject) => {
-      const admit = () => {
-        signal.removeEventListener('abort', leave);
-        resolve();
+      const waiting = {
+        client,
+        admit: () => {
+          signal.removeEventListener('abort', leave);
+          resolve();
+        },
       };
       const leave = () => {
-        this.#line.delete(admit);
+        this.#line.delete(waiting);
         reject(clientLeft());
       };
-      this.#line.add(admit);
+      this.#line.add(waiting);
       signal.addEventListener('abort', leave, { once: true });
     });
   }
 
-  /** The place goes to the next in line, or is free. */
-  #leave(): void {
-    const [next] = this.#line;
-    if (!next) {
-      this.#free += 1;
+  #mayEnter(client: unknown): boolean {
+    return this.#free > 0 && (this.#inside.get(client) ?? 0) < this.#perClient;
+  }
+
+  #take(client: unknown): void {
+    this.#free -= 1;
+    this.#inside.set(client, (this.#inside.get(client) ?? 0) + 1);
+  }
+
+  /** The place goes to the first in line who may have it, or is free. */
+  #leave(client: unknown): void {
+    this.#free += 1;
+    const left = this.#inside.get(client)! - 1;
+    if (left > 0) this.#inside.set(client, left);
+    else this.#inside.delete(client);
+    for (const waiting of this.#line) {
+      if (!this.#mayEnter(waiting.client)) continue;
+      this.#line.delete(waiting);
+      this.#take(waiting.client);
+      waiting.admit();
       return;
     }
-    this.#line.delete(next);
-    next();
   }
 }
 

@@ -7,6 +7,7 @@ import type { JsonObject, OnUnknown } from '../database/schema.ts';
 import { enqueue, enqueueSingles, type MessageRef } from '../queue.ts';
 import type { Address } from '../address.ts';
 import type { Outcome } from '../smtp/signal.ts';
+import type { SenderRule } from '../smtp/transports.ts';
 import { onUnknownOf } from '../templates/define.ts';
 import type { Template } from '../templates/registry.ts';
 import { notPaused } from './pause.ts';
@@ -115,9 +116,47 @@ export function thisSingle({ client_id, message_id }: MessageRef): RawBuilder<bo
 /** All that have no job of their own. */
 export const anySingle: RawBuilder<boolean> = sql`e.priority_level > ${URGENT_PRIORITY}`;
 
+/** Those of senders whose mail the rule lets go. */
+export function isServed({ patterns, except }: SenderRule): RawBuilder<boolean> {
+  const sender = sql`lower(e.sender_email)`;
+  const like = patterns?.map((pattern) => pattern.replace(/[\\%_]/gu, '\\$&').replaceAll('*', '%'));
+  const among = like ? sql`${sender} like any (${like}::text[])` : sql`true`;
+  return except.length > 0
+    ? sql<boolean>`(${among} and ${sender} <> all (${[...except]}::text[]))`
+    : sql<boolean>`${among}`;
+}
+
+/** Of one pass: the rest is put off by the next, and costs nothing before. */
+const MOST_PUT_OFF = 500;
+
+/** Due emails, the next ones first, become due again in so many seconds. None was tried. */
+export async function putOffSingles(
+  db: Database,
+  which: RawBuilder<boolean>,
+  seconds: number,
+): Promise<void> {
+  await sql`
+    with off as materialized (
+      select e.client_id, e.message_id, now() + make_interval(secs => ${seconds}) as due_at
+      from single_emails e
+      where e.queue_state = 'due' and ${which}
+      order by e.priority_level, e.queued_at
+      limit ${MOST_PUT_OFF}
+      for no key update skip locked
+    ),
+    message as (
+      update messages m set next_attempt_at = off.due_at
+      from off where m.client_id = off.client_id and m.id = off.message_id
+    )
+    update single_emails e set queue_state = 'deferred', next_attempt_at = off.due_at
+    from off where e.client_id = off.client_id and e.message_id = off.message_id
+  `.execute(db);
+}
+
 /**
  * Claims due emails, by priority, then age. Recipients that may not be mailed become skipped in the
- * same statement; where none is left, so does the message, and it is not returned.
+ * same statement; where none is left the message is settled, as what its recipients were before, and is
+ * not returned.
  */
 export async function claimSingles(
   db: Database,
@@ -140,6 +179,7 @@ export async function claimSingles(
     ),
     judged as materialized (
       select p.client_id, p.message_id, r.ordinal, r.kind, r.email_given, r.state,
+        r.reason as earlier_reason,
         case when r.state = 'queued' then skip_reason(
           suppression.reason, p.requires_consent, c.consent, c.unsubscribed_at, null, null) end as reason
       from picked p
@@ -152,7 +192,6 @@ export async function claimSingles(
         select reason from suppressions
         where client_id = p.client_id and address_hash = address_hash(p.client_id, r.email) limit 1
       ) suppression on true
-      where r.state <> 'skipped'
     ),
     skipped as (
       update message_recipients r set state = 'skipped', reason = j.reason
@@ -162,19 +201,26 @@ export async function claimSingles(
     ),
     verdict as (
       select client_id, message_id,
-        bool_or(state = 'queued' and reason is null) as open,
-        (array_agg(reason order by ordinal) filter (where reason is not null))[1] as reason,
+        case
+          when bool_or(state = 'queued' and reason is null) then 'sending'
+          when bool_or(state = 'sent') then 'sent'
+          when bool_or(state = 'unknown') then 'unknown'
+          when bool_or(state = 'failed') then 'failed'
+          else 'skipped'
+        end as state,
+        (array_agg(coalesce(reason, earlier_reason) order by state = 'failed' desc, ordinal)
+          filter (where reason is not null or earlier_reason is not null))[1] as reason,
         json_agg(json_build_object('ordinal', ordinal, 'kind', kind, 'email_given', email_given,
-          'state', state) order by ordinal) filter (where reason is null) as recipients
+          'state', state) order by ordinal) filter (where reason is null and state <> 'skipped') as recipients
       from judged group by client_id, message_id
     ),
     claimed as (
       update messages m set
-        state = case when v.open then 'sending' else 'skipped' end,
-        reason = case when not v.open then v.reason end,
-        claimed_by = case when v.open then ${worker}::bigint end,
-        claimed_at = case when v.open then now() end,
-        settled_at = case when not v.open then now() end
+        state = v.state,
+        reason = case when v.state not in ('sending', 'sent') then v.reason end,
+        claimed_by = case when v.state = 'sending' then ${worker}::bigint end,
+        claimed_at = case when v.state = 'sending' then now() end,
+        settled_at = case when v.state <> 'sending' then now() end
       from verdict v
       where m.client_id = v.client_id and m.id = v.message_id
       returning m.client_id, m.id, m.state, m.attempts, m.claimed_at, m.created_at, m.was_unknown,
@@ -232,6 +278,7 @@ export async function recordSingles(
       ordinal,
       state: again ? 'queued' : outcome.kind,
       unknown: outcome.kind === 'unknown',
+      tries: outcome.kind === 'held' ? 0 : 1,
       reason: outcome.kind === 'sent' ? null : outcome.reason,
       reply: outcome.reply,
       suppress: outcome.kind === 'failed' && outcome.suppress,
@@ -241,7 +288,7 @@ export async function recordSingles(
   await sql`
     with outcome as materialized (
       select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o(
-        client_id integer, message_id uuid, ordinal smallint, state text, unknown boolean, reason text,
+        client_id integer, message_id uuid, ordinal smallint, state text, unknown boolean, tries integer, reason text,
         reply text, suppress boolean, retry_in float8)
     ),
     held as materialized (
@@ -268,13 +315,13 @@ export async function recordSingles(
       select r.client_id, r.message_id, r.ordinal,
         coalesce(o.state, r.state) as state,
         case when o.state is null then r.reason else o.reason end as reason,
-        coalesce(o.reply, r.last_reply) as reply, o.retry_in, coalesce(o.unknown, false) as unknown
+        coalesce(o.reply, r.last_reply) as reply, o.retry_in, coalesce(o.unknown, false) as unknown, o.tries
       from held
       join message_recipients r using (client_id, message_id)
       left join outcome o using (client_id, message_id, ordinal)
     ),
     whole as (
-      select client_id, message_id, max(retry_in) as retry_in, bool_or(unknown) as unknown,
+      select client_id, message_id, max(retry_in) as retry_in, bool_or(unknown) as unknown, max(tries) as tries,
         case
           when bool_or(state = 'queued') then 'queued'
           when bool_or(state = 'sent') then 'sent'
@@ -290,7 +337,7 @@ export async function recordSingles(
         state = w.state,
         reason = case when w.state <> 'sent' then w.reason end,
         last_reply = w.reply,
-        attempts = m.attempts + 1,
+        attempts = m.attempts + w.tries,
         was_unknown = m.was_unknown or w.unknown,
         next_attempt_at = ${roundedDueTime(sql`w.retry_in`)},
         claimed_by = null,

@@ -3,6 +3,7 @@
 // deleted, failed for good or never added costs a minute, not a mail.
 import { sql } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
+import { findPause } from '../messages/pause.ts';
 import { URGENT_PRIORITY } from '../messages/single.ts';
 import {
   enqueue,
@@ -16,8 +17,9 @@ import {
 /** Of one pass: keeps the transaction short; the next pass comes in seconds. */
 const MOST_PER_PASS = 1000;
 
-/** @returns how many jobs were added */
+/** @returns how many jobs were added; none while delivery is paused, as they would find nothing */
 export async function wakeDue(db: Database): Promise<number> {
+  if (await findPause(db)) return 0;
   const chunks = await wakeChunks(db);
   const singles = await wakeSingles(db);
   return chunks + singles;

@@ -1,4 +1,5 @@
 // Attached files through the whole product: HTTP in, a parsed mail at the mail server out.
+import { connect } from 'node:net';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { anEmail, queueEmail, registerExampleTypes } from '../support/emails.ts';
 import { useHarness } from '../support/harness.ts';
@@ -157,6 +158,33 @@ describe('a malformed form', () => {
     expect(await stored()).toEqual({ messages: 0, emails: 0, contents: 0 });
   });
 
+  it.each([
+    ['another encoding', '', { 'content-encoding': 'gzip' }, 415],
+    ['another charset', '', { 'content-type': `${DEFAULT_TYPE}; charset=utf-16` }, 415],
+    ['a query', '?priority_level=1', {}, 400],
+    ['a path that is no UTF-8', '%E4', {}, 400],
+  ])('%s: is refused in this shape', async (_, path, headers, status) => {
+    const response = await fetch(`${h.url}/api/v1/emails/queue${path}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${h.key}`, 'content-type': DEFAULT_TYPE, ...headers },
+      body: new Uint8Array(valid),
+    });
+    expect(response.status).toBe(status);
+    expect(await response.json()).toMatchObject({ success: false, data: null });
+    expect(await stored()).toEqual({ messages: 0, emails: 0, contents: 0 });
+  });
+
+  it('a file without a declared type is what its content is', async () => {
+    const response = await fetch(`${h.url}/api/v1/emails/queue`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${h.key}`, 'content-type': DEFAULT_TYPE },
+      body: new Uint8Array(
+        including(part([name('name="attachments"; filename="a.pdf"')], samples.pdf())),
+      ),
+    });
+    expect(response.status).toBe(201);
+  });
+
   it('is malformed by what was done to it alone', async () => {
     const response = await fetch(`${h.url}/api/v1/emails/queue`, {
       method: 'POST',
@@ -164,6 +192,37 @@ describe('a malformed form', () => {
       body: new Uint8Array(valid),
     });
     expect(response.status).toBe(201);
+  });
+});
+
+describe('uploads that trickle', () => {
+  it('of one client do not hold up another', async () => {
+    const { hostname, port } = new URL(h.url);
+    const trickling = Array.from({ length: 100 }, () => {
+      const socket = connect(Number(port), hostname);
+      socket.on('error', () => undefined);
+      socket.write(
+        `POST /api/v1/emails/queue HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${h.key}\r\n` +
+          `Content-Type: multipart/form-data; boundary=${BOUNDARY}\r\nContent-Length: 1000000\r\n\r\n`,
+      );
+      return socket;
+    });
+    let answered = 0;
+    for (const socket of trickling) socket.once('data', () => (answered += 1));
+    const other = await h.newClient('other');
+    await other.api('PUT', '/api/senders/o', { email: 'o@other.example' });
+    await other.api('PUT', '/api/v1/email-types/welcome', {});
+    const { status } = await queueEmail(
+      h,
+      other.key,
+      anEmail({
+        to_address: ['ada@x.example'],
+        attachments: [{ name: 'a.pdf', content: samples.pdf('x'.repeat(100_000)) }],
+      }),
+    );
+    expect(status).toBe(201);
+    expect(answered).toBe(0);
+    for (const socket of trickling) socket.destroy();
   });
 });
 

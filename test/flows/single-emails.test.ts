@@ -76,6 +76,21 @@ describe('one SMTP transaction', () => {
     expect(new Set(headers).size).toBe(1);
   });
 
+  it('is sent where the last recipient that waited is suppressed meanwhile', async () => {
+    h.sink.onRecipient = (address) =>
+      address === 'busy@x.example' ? new Reply(451, '4.2.0 busy') : undefined;
+    const id = await queue({
+      to_address: ['ada@x.example', 'busy@x.example'],
+      cc_addresses: ['c@x.example'],
+    });
+    await h.startWorker();
+    await until('the first try', () => h.sink.accepted.length === 1);
+    await h.api('PUT', '/api/suppressions/busy@x.example', { reason: 'manual' });
+    const email = await settled(id);
+    expect(email).toMatchObject({ status: 'Sent', reason: null });
+    expect(h.sink.accepted).toHaveLength(1);
+  });
+
   it('leaves suppressed addresses out, and reports them', async () => {
     await h.api('PUT', '/api/suppressions/bad@x.example', { reason: 'complaint' });
     const id = await queue({

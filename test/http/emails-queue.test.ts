@@ -400,7 +400,7 @@ describe('what is refused', () => {
       /files is not a field for files/,
     );
     await refused(anEmail({ attachments: [{ name: 'run.exe', content: 'MZ' }] }), 400, /run\.exe/);
-    await refused(anEmail({ attachments: 'text' }), 400, /attachments is not a known field/);
+    await refused(anEmail({ attachments: 'text' }), 400, /attachments must be files, each with a file name/);
   });
 
   it('files that are too large or too many, as 413', async () => {

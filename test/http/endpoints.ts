@@ -87,6 +87,7 @@ export const ENDPOINTS: Endpoint[] = [
   { method: 'GET', path: `/api/sends/${ID}/messages`, paged: true },
   { method: 'GET', path: '/api/messages?email=a@b.example', paged: true },
   { method: 'GET', path: `/api/messages/${ID}` },
+  { method: 'POST', path: `/api/messages/${ID}/resolve`, body: { outcome: 'sent' } },
   { method: 'GET', path: '/api/templates', paged: true },
   { method: 'GET', path: '/api/templates/default_template' },
   {

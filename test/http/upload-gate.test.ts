@@ -166,7 +166,7 @@ describe('a gate', () => {
   const never = new AbortController().signal;
 
   it('refuses where its line is too long', async () => {
-    const gate = new UploadGate(1, 2);
+    const gate = new UploadGate({ places: 1, longestLine: 2 });
     const { promise, resolve } = Promise.withResolvers<void>();
     const held = Array.from({ length: 3 }, () => gate.run(never, () => promise));
     await expect(gate.run(never, async () => {})).rejects.toMatchObject({ code: 'unavailable' });

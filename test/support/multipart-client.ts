@@ -171,7 +171,7 @@ export function useUploads(limits: Partial<MultipartLimits> = {}, places = 8): U
   beforeAll(async () => {
     folder = mkdtempSync(join(SYSTEM_TMP, 'multipart-test-'));
     process.env.TMPDIR = folder;
-    uploads.gate = new UploadGate(places);
+    uploads.gate = new UploadGate({ places });
     const app = new Hono();
     app.onError((error, c) => problemResponse(c, problemOf(error, log)));
     app.post('/', (c) =>

@@ -1,0 +1,95 @@
+// Workers that die, and what others make of it. The full set of faults is in test/faults.
+import { describe, expect, it } from 'vitest';
+import { scoreSend, someMembers, useHarness } from '../support/harness.ts';
+import { startWorkerProcess } from '../support/processes.ts';
+import { until } from '../support/until.ts';
+
+const h = useHarness();
+
+/** Of a worker process that is quickly missed. */
+const environment = () => ({
+  DATABASE_URL: h.database.url,
+  SMTP_URL: h.sink.url,
+  HEARTBEAT_SECONDS: '0.2',
+  DEAD_AFTER_SECONDS: '2',
+});
+
+async function trigger(members: number, more: object = {}): Promise<string> {
+  await h.api('POST', '/api/recipient-lists/l/members/bulk-upsert', {
+    members: someMembers(members),
+  });
+  const { body } = await h.api('POST', '/api/recipient-lists/l/send', scoreSend({ ...more }));
+  return body.send.id;
+}
+
+const newsletter = {
+  template_key: 'course-newsletter',
+  shared_context: { title: 'News', body: 'Hello' },
+};
+
+/** Starts a worker process and kills it while the mail server holds `held` answers back. */
+async function killWithInHand(held: number): Promise<void> {
+  const waiting: (() => void)[] = [];
+  h.sink.onBody = () => new Promise((resolve) => waiting.push(() => resolve(undefined)));
+  const { child } = startWorkerProcess(environment());
+  await until('messages in hand', () => waiting.length >= held);
+  child.kill('SIGKILL');
+  h.sink.onBody = () => undefined;
+  for (const answer of waiting) answer(); // accepted, and nobody is there to hear it
+}
+
+describe('a worker that was killed', () => {
+  it('leaves unknown what it had in hand: sent once more where the template says so', async () => {
+    const id = await trigger(100);
+    await killWithInHand(10);
+    await h.startWorker();
+    const done = await h.waitFor(id, (send) => send.completed_at !== null);
+    expect(done.counts).toMatchObject({ sent: 100, unknown: 0 });
+    const { rows } = await h.database.pool.query(
+      `select c.email from messages m join contacts c on c.client_id = m.client_id and c.id = m.contact_id
+       where was_unknown`,
+    );
+    const flagged = new Set(rows.map(({ email }) => email));
+    for (const [address, count] of h.sink.countByRecipient()) {
+      if (count > 1) expect(flagged).toContain(address);
+    }
+    expect(h.sink.countByRecipient().size).toBe(100);
+    const ids = h.sink.accepted.map(({ raw }) => /^Message-ID: (.*)$/imu.exec(raw.toString())?.[1]);
+    expect(new Set(ids).size).toBe(100); // a second try has the same Message-ID
+  });
+
+  it('or held until somebody decides', async () => {
+    const id = await trigger(100, newsletter);
+    await killWithInHand(10);
+    await h.startWorker();
+    const done = await h.waitFor(id, (send) => send.completed_at !== null);
+    expect(done.counts.sent + done.counts.unknown).toBe(100);
+    expect(done.counts.unknown).toBeGreaterThanOrEqual(10);
+    expect(Math.max(...h.sink.countByRecipient().values())).toBe(1);
+  });
+});
+
+describe('a worker that gave no sign of life', () => {
+  it('is fenced: it claims nothing, records nothing, and ends', async () => {
+    const id = await trigger(500, newsletter);
+    const first = startWorkerProcess(environment());
+    await until('mail', () => h.sink.accepted.length > 20);
+    first.child.kill('SIGSTOP');
+    await h.startWorker();
+    const done = await h.waitFor(id, (send) => send.completed_at !== null);
+    const before = await stateOf(id);
+    first.child.kill('SIGCONT');
+    expect(await first.ended).toBe(1);
+    expect(await stateOf(id)).toEqual(before);
+    expect(Math.max(...h.sink.countByRecipient().values())).toBe(1);
+    expect(done.counts.sent + done.counts.unknown).toBe(500);
+  });
+
+  async function stateOf(sendId: string) {
+    const { rows } = await h.database.pool.query(
+      'select position, state, attempts, last_reply from messages where send_id = $1 order by 1',
+      [sendId],
+    );
+    return rows;
+  }
+});
