@@ -126,7 +126,7 @@ client
         const made = await createClient(trx, key, name);
         if (exampleTypes) await createExampleTypes(trx, made.id);
       });
-      print(`Client "${key}" created. Next: rosterpost key create ${key}`);
+      print(`Client "${key}" created. Next: rosterpost key create ${key}, then PUT a sender.`);
     }),
   );
 
