@@ -2,6 +2,12 @@
 // error, so an operator fixes a deployment in one go; the result is frozen.
 import path from 'node:path';
 import * as v from 'valibot';
+import {
+  isSmtpUrl,
+  readTransports,
+  singleTransport,
+  type TransportConfig,
+} from './smtp/transport-config.ts';
 
 // React decides on first import; its development build renders a mail three times slower.
 process.env.NODE_ENV ??= 'production';
@@ -9,8 +15,8 @@ process.env.NODE_ENV ??= 'production';
 export interface Config {
   /** Of the PostgreSQL that holds data and queue; `dev` brings its own where undefined. */
   readonly databaseUrl: string | undefined;
-  /** smtp[s]://user:pass@host:port; `dev` brings a local sink where undefined. */
-  readonly smtpUrl: string | undefined;
+  /** The mail servers; `dev` brings a local sink where there is none. */
+  readonly transports: readonly TransportConfig[];
   readonly host: string;
   readonly port: number;
   /** Absolute path of what `dev` keeps: the embedded cluster, its key, the inbox. */
@@ -28,6 +34,8 @@ export interface Timing {
   readonly liveness: Liveness;
   /** How long a worker that was told to stop may finish what is in hand. */
   readonly shutdownGraceMs: number;
+  /** First pause of a mail server that is stopped; doubles up to thirty times as long. */
+  readonly breakerSeconds: number;
 }
 
 /** When a message that was put off is tried again. All in seconds. */
@@ -129,7 +137,13 @@ const Environment = v.object({
       ),
     ),
   ),
-  SMTP_URL: v.optional(url(['smtp:', 'smtps:'], 'smtp://user:password@mail.example.com:587')),
+  SMTP_URL: v.optional(
+    v.pipe(
+      v.string(),
+      v.check(isSmtpUrl, 'must be a URL such as smtp://user:password@mail.example.com:587'),
+    ),
+  ),
+  TRANSPORTS: v.optional(v.string()),
   HOST: v.optional(v.pipe(v.string(), v.nonEmpty()), '127.0.0.1'),
   PORT: v.optional(
     v.pipe(
@@ -153,6 +167,7 @@ const Environment = v.object({
   HEARTBEAT_SECONDS: seconds(5),
   DEAD_AFTER_SECONDS: seconds(20),
   SHUTDOWN_GRACE_SECONDS: seconds(25),
+  BREAKER_SECONDS: seconds(30),
   LOG_LEVEL: v.optional(v.picklist(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`), 'info'),
 });
 
@@ -163,15 +178,19 @@ const Environment = v.object({
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
   const parsed = v.safeParse(Environment, given);
-  if (!parsed.success) {
-    throw new ConfigError(
-      parsed.issues.map((issue) => `${v.getDotPath(issue) ?? 'environment'} ${issue.message}`),
-    );
-  }
+  const mail = readMailServers(given);
+  const problems = [
+    ...(parsed.issues ?? []).map(
+      (issue) => `${v.getDotPath(issue) ?? 'environment'} ${issue.message}`,
+    ),
+    ...('problems' in mail ? mail.problems : []),
+  ];
+  if (!parsed.success || 'problems' in mail) throw new ConfigError(problems);
   const read = parsed.output;
+  const { transports } = mail;
   return Object.freeze({
     databaseUrl: read.DATABASE_URL,
-    smtpUrl: read.SMTP_URL,
+    transports,
     host: read.HOST,
     port: read.PORT,
     dataDir: path.resolve(read.DATA_DIR),
@@ -194,8 +213,20 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
         deadAfterMs: read.DEAD_AFTER_SECONDS * 1000,
       }),
       shutdownGraceMs: read.SHUTDOWN_GRACE_SECONDS * 1000,
+      breakerSeconds: read.BREAKER_SECONDS,
     }),
   });
+}
+
+/** Of TRANSPORTS or of SMTP_URL; a wrong SMTP_URL is named by its own check. */
+function readMailServers({
+  TRANSPORTS: list,
+  SMTP_URL: single,
+}: NodeJS.ProcessEnv): ReturnType<typeof readTransports> {
+  if (list !== undefined && single !== undefined)
+    return { problems: ['TRANSPORTS and SMTP_URL are both set: one of them is enough'] };
+  if (list !== undefined) return readTransports(list);
+  return { transports: single === undefined ? [] : [singleTransport(single)] };
 }
 
 /** @throws ConfigError where `DATABASE_URL` is missing. */
@@ -207,9 +238,9 @@ export function requireDatabaseUrl(config: Config): string {
   ]);
 }
 
-/** @throws ConfigError where `SMTP_URL` is missing. */
-export function requireSmtpUrl(config: Config): string {
-  if (config.smtpUrl) return config.smtpUrl;
+/** @throws ConfigError where no mail server is configured. */
+export function requireTransports({ transports }: Config): readonly TransportConfig[] {
+  if (transports.length > 0) return transports;
   throw new ConfigError([
     'SMTP_URL is needed by the worker, such as smtp://user:password@mail.example.com:587 ' +
       '(rosterpost dev brings a local inbox)',

@@ -13,6 +13,7 @@ import { createApp } from '../http/app.ts';
 import { createLogger } from '../log.ts';
 import type { Send } from '../sends/sends.ts';
 import { parseMail, startSink, type Sink } from '../smtp/sink.ts';
+import { singleTransport } from '../smtp/transport-config.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
@@ -75,7 +76,7 @@ export async function demo(): Promise<void> {
       connection,
       log,
       templates,
-      smtpUrl: sink.url,
+      transports: [singleTransport(sink.url)],
       timing: config.timing,
     });
     try {

@@ -14,6 +14,7 @@ import { DomainError } from '../errors.ts';
 import { createApp } from '../http/app.ts';
 import { createLogger } from '../log.ts';
 import { startSink } from '../smtp/sink.ts';
+import { singleTransport } from '../smtp/transport-config.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
@@ -26,15 +27,15 @@ export async function dev(): Promise<void> {
   const config = readConfig();
   const log = createLogger(config.logLevel === 'info' ? 'warn' : config.logLevel);
   await using started = new AsyncDisposableStack(); // ended in reverse order, whatever happens
-  let { databaseUrl: url, smtpUrl } = config;
+  let { databaseUrl: url, transports } = config;
   if (!url) {
     const embedded = await startEmbedded({ folder: config.dataDir });
     started.defer(() => embedded.stop());
     ({ url } = embedded);
   }
-  const sink = smtpUrl ? undefined : await startSink();
+  const sink = transports.length > 0 ? undefined : await startSink();
   if (sink) started.defer(() => sink.close());
-  smtpUrl ??= sink!.url;
+  if (sink) transports = [singleTransport(sink.url)];
   const connection = connect({
     url,
     log,
@@ -53,12 +54,19 @@ export async function dev(): Promise<void> {
     config,
   );
   started.defer(() => listening.close());
-  const worker = await startWorker({ connection, log, templates, smtpUrl, timing: config.timing });
+  const worker = await startWorker({
+    connection,
+    log,
+    templates,
+    transports,
+    timing: config.timing,
+  });
   started.defer(() => worker.stop());
   process.stdout.write(
     welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }),
   );
-  await untilSignal(worker.ended);
+  const { hurry } = await untilSignal(worker.ended);
+  await worker.stop(hurry);
 }
 
 /** The client `demo` with the default sender `courses` and the documentation's email types. Repeatable. */
@@ -110,7 +118,7 @@ function welcome(at: {
     API        ${at.api}
     API key    ${at.key}
     Database   ${at.database}
-    Inbox      ${at.inbox ?? '(SMTP_URL is set: mail leaves this machine)'}
+    Inbox      ${at.inbox ?? '(a mail server is set: mail leaves this machine)'}
 
   One call a member, one call to mail them all:
 

@@ -3,7 +3,7 @@ import { serve as listen, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Hono } from 'hono';
-import { readConfig, requireDatabaseUrl, requireSmtpUrl } from '../config.ts';
+import { readConfig, requireDatabaseUrl, requireTransports } from '../config.ts';
 import { connect, type Connection } from '../database/connect.ts';
 import { pendingMigrations } from '../database/migrate.ts';
 import { createApp } from '../http/app.ts';
@@ -13,6 +13,8 @@ import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS, type Worker } from '../worker/worker.ts';
 import { untilSignal } from './signals.ts';
 
+/** For requests that are under way when the API is told to stop. */
+const CLOSE_GRACE_MS = 10_000;
 /** Connections of the API's pool. */
 const API_CONNECTIONS = 10;
 
@@ -27,7 +29,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
   const config = readConfig();
   const log = createLogger(config.logLevel);
   const url = requireDatabaseUrl(config);
-  const smtpUrl = withWorker ? requireSmtpUrl(config) : undefined;
+  const transports = withWorker ? requireTransports(config) : undefined;
   const templates = await loadTemplates();
   const connection = connect({ url, log, max: API_CONNECTIONS, applicationName: 'rosterpost api' });
   await warnWhereNotMigrated(connection, log);
@@ -38,7 +40,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
   log.info({ url: listening.url }, 'api started');
   let worker: Worker | undefined;
   let workerConnection: Connection | undefined;
-  if (smtpUrl) {
+  if (transports) {
     workerConnection = connect({
       url,
       log,
@@ -49,12 +51,12 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       connection: workerConnection,
       log,
       templates,
-      smtpUrl,
+      transports,
       timing: config.timing,
     });
   }
-  await untilSignal(worker?.ended);
-  await Promise.all([listening.close(), worker?.stop()]);
+  const { hurry } = await untilSignal(worker?.ended);
+  await Promise.all([listening.close(), worker?.stop(hurry)]);
   await Promise.all([connection.close(), workerConnection?.close()]);
 }
 
@@ -83,10 +85,18 @@ export async function startListening(
     url: `http://${host.includes(':') ? `[${host}]` : host}:${bound}`,
     close: () =>
       new Promise((resolve) => {
-        server.close(() => resolve());
+        const late = setTimeout(() => cutConnections(server), CLOSE_GRACE_MS).unref();
+        server.close(() => {
+          clearTimeout(late);
+          resolve();
+        });
         if ('closeIdleConnections' in server) server.closeIdleConnections();
       }),
   };
+}
+
+function cutConnections(server: ServerType): void {
+  if ('closeAllConnections' in server) server.closeAllConnections();
 }
 
 /** What Node refuses before it is a request (RFC 9112) is answered as a problem too. */

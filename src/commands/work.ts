@@ -1,5 +1,5 @@
 // Command work: a worker without the API.
-import { readConfig, requireDatabaseUrl, requireSmtpUrl } from '../config.ts';
+import { readConfig, requireDatabaseUrl, requireTransports } from '../config.ts';
 import { connect } from '../database/connect.ts';
 import { createLogger } from '../log.ts';
 import { LANE_NAMES, type Lane } from '../queue.ts';
@@ -12,7 +12,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
   const config = readConfig();
   const log = createLogger(config.logLevel);
   const url = requireDatabaseUrl(config);
-  const smtpUrl = requireSmtpUrl(config);
+  const transports = requireTransports(config);
   const connection = connect({
     url,
     log,
@@ -23,11 +23,11 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     connection,
     log,
     templates: await loadTemplates(),
-    smtpUrl,
+    transports,
     lanes,
     timing: config.timing,
   });
-  await untilSignal(worker.ended);
-  await worker.stop();
+  const { hurry } = await untilSignal(worker.ended);
+  await worker.stop(hurry);
   await connection.close();
 }

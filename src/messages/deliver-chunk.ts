@@ -6,6 +6,7 @@ import type { ChunkRef } from '../queue.ts';
 import { settleChunk } from '../sends/complete.ts';
 import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
+import type { Place } from '../smtp/transports.ts';
 import { envelopeAddress } from '../address.ts';
 import type { Template } from '../templates/registry.ts';
 import { renderTemplate } from '../templates/render.ts';
@@ -53,15 +54,15 @@ export async function deliverChunk(delivery: Delivery, ref: ChunkRef): Promise<v
   try {
     const chunk = await leaseChunk(db, worker, ref);
     if (!chunk) return;
-    await deliverWhileDue(
+    const waitSeconds = await deliverWhileDue(
       delivery,
       bulk,
-      MOST_PER_CLAIM,
+      { sender: send.sender_email, most: MOST_PER_CLAIM },
       (places) => claimFromChunk(db, worker, chunk, send, places),
-      (message) => deliverMessage(delivery, chunk, send, template, message),
+      (message, place) => deliverMessage(delivery, chunk, send, template, message, place),
     );
     chunksInHand.delete(name);
-    await db.transaction().execute((trx) => settleChunk(trx, chunk));
+    await db.transaction().execute((trx) => settleChunk(trx, chunk, waitSeconds));
   } catch (error) {
     // The chunk must not stay with us: nobody else could deliver it.
     await untilAnswered(
@@ -122,24 +123,27 @@ async function deliverMessage(
   send: FrozenSend,
   template: Template,
   message: ClaimedMessage,
+  place: Place,
 ): Promise<void> {
-  const tried = await attempt(delivery, send, template, message).finally(() =>
-    delivery.bulk.release(1),
+  const { outcome, waitSeconds } = await attempt(delivery, send, template, message, place).finally(
+    () => place.release(),
   );
-  const scheduled = scheduleRetry(tried, delivery.retry, message, {
+  const scheduled = scheduleRetry(outcome, delivery.retry, message, {
     urgent: false,
     seed: chunk.chunk_no,
     onUnknown: send.on_unknown,
+    waitSeconds,
   });
   await delivery.outcomes.add({ chunk, message_id: message.id, ...scheduled });
 }
 
 async function attempt(
-  { bulk, log, turns }: Delivery,
+  { log, turns }: Delivery,
   send: FrozenSend,
   template: Template,
   message: ClaimedMessage,
-): Promise<Outcome> {
+  place: Place,
+): Promise<{ outcome: Outcome; waitSeconds: number }> {
   let raw: Buffer;
   try {
     raw = await turns.next(() => composeMessage(send, template, message));
@@ -148,16 +152,15 @@ async function attempt(
       { message_id: message.id, template_key: template.key, error: (error as Error).message },
       'not rendered',
     );
+    const reply = 'the template could not be rendered';
     return {
-      kind: 'failed',
-      reason: 'render_failed',
-      reply: 'the template could not be rendered',
-      suppress: false,
+      outcome: { kind: 'failed', reason: 'render_failed', reply, suppress: false },
+      waitSeconds: 0,
     };
   }
   const to = envelopeAddress(message.email_given);
-  const signal = await bulk.send({ from: envelopeAddress(send.sender_email), to: [to] }, raw);
-  return outcomeFor(signal, to);
+  const { signal, waitSeconds } = await place.send({ sender: send.sender_email, to: [to], raw });
+  return { outcome: outcomeFor(signal, to), waitSeconds };
 }
 
 async function composeMessage(

@@ -8,15 +8,17 @@ import type { MessageRef } from '../queue.ts';
 import { envelopeAddress } from '../address.ts';
 import { compose, messageIdOf, type Attachment } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
-import type { SmtpPool } from '../smtp/transport.ts';
+import type { Place, SenderRule, Transports } from '../smtp/transports.ts';
 import { splitContexts } from '../templates/registry.ts';
 import { headerText, renderTemplate } from '../templates/render.ts';
 import { untilAnswered } from './batch-writer.ts';
-import { claimForPool, deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
+import { deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
 import {
   anySingle,
   claimSingles,
   handBackSingles,
+  isServed,
+  putOffSingles,
   thisSingle,
   URGENT_PRIORITY,
   type ClaimedSingle,
@@ -28,15 +30,22 @@ export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promis
   const which = sql<boolean>`${thisSingle(ref)} and ${hasTemplate(delivery)}`;
   const giveWay = delivery.turns.takeFirst();
   try {
-    const { claimed, skipped } = await claimForPool(urgent, 1, (places) =>
-      claim(delivery, which, places),
+    let found = 0;
+    const waitSeconds = await deliverWhileDue(
+      delivery,
+      urgent,
+      { most: 1, total: 1 },
+      async (places, rule) => {
+        const one = await claim(delivery, which, places, rule);
+        found += one.claimed.length + one.skipped;
+        return one;
+      },
+      (email, place) => deliverEmail(delivery, email, place, giveWay),
     );
-    const done = () => {
-      urgent.release(1);
-      giveWay();
-    };
-    await Promise.all(claimed.map((email) => deliverEmail(delivery, urgent, email, done)));
-    if (claimed.length + skipped === 0) await warnOfMissingTemplates(delivery);
+    if (found === 0) {
+      await putOffUnserved(delivery, urgent, which, waitSeconds);
+      await warnOfMissingTemplates(delivery);
+    }
   } finally {
     giveWay();
   }
@@ -45,13 +54,14 @@ export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promis
 export async function deliverSingles(delivery: Delivery): Promise<void> {
   const { singles } = delivery;
   const which = sql<boolean>`${anySingle} and ${hasTemplate(delivery)}`;
-  await deliverWhileDue(
+  const waitSeconds = await deliverWhileDue(
     delivery,
     singles,
-    singles.size,
-    (places) => claim(delivery, which, places),
-    (email) => deliverEmail(delivery, singles, email, () => singles.release(1)),
+    { most: singles.size },
+    (places, rule) => claim(delivery, which, places, rule),
+    (email, place) => deliverEmail(delivery, email, place),
   );
+  await putOffUnserved(delivery, singles, which, waitSeconds);
   await warnOfMissingTemplates(delivery);
 }
 
@@ -59,10 +69,11 @@ async function claim(
   { db, log, worker }: Delivery,
   which: RawBuilder<boolean>,
   places: number,
+  rule: SenderRule,
 ): ReturnType<typeof claimSingles> {
   const claimId = randomUUID();
   try {
-    return await claimSingles(db, worker, claimId, which, places);
+    return await claimSingles(db, worker, claimId, sql`${which} and ${isServed(rule)}`, places);
   } catch (error) {
     await untilAnswered(
       () => handBackSingles(db, claimId),
@@ -70,6 +81,25 @@ async function claim(
     );
     throw error;
   }
+}
+
+/** Nobody serves a sender before the configuration changes. */
+const UNSERVED_SECONDS = 60;
+
+/**
+ * What is due and could not be claimed, as its mail server takes nothing now, gets a due time: it wakes
+ * a job then, and those that are served need not be looked for among it.
+ */
+async function putOffUnserved(
+  { db, stopping }: Delivery,
+  transports: Transports,
+  which: RawBuilder<boolean>,
+  waitSeconds = UNSERVED_SECONDS,
+): Promise<void> {
+  const rules = transports.openRules();
+  if (stopping.aborted || rules.some((rule) => !rule.patterns && rule.except.length === 0)) return;
+  const served = rules.length > 0 ? sql.join(rules.map(isServed), sql` or `) : sql`false`;
+  await putOffSingles(db, sql`${which} and not (${served})`, waitSeconds);
 }
 
 /** As with list mail: an email waits for a worker that has the template it was accepted with. */
@@ -94,24 +124,28 @@ async function warnOfMissingTemplates(delivery: Delivery): Promise<void> {
 /** `answered` is called when the mail server has answered, before that is recorded. */
 async function deliverEmail(
   delivery: Delivery,
-  pool: SmtpPool,
   email: ClaimedSingle,
-  answered: () => void,
+  place: Place,
+  answered?: () => void,
 ): Promise<void> {
   const { client_id, message_id } = email;
   const envelope = email.recipients.filter((recipient) => recipient.state === 'queued');
-  const outcomes = await attempt(
+  const { outcomes, waitSeconds } = await attempt(
     delivery,
-    pool,
     email,
+    place,
     envelope.map((recipient) => recipient.email_given),
-  ).finally(answered);
+  ).finally(() => {
+    place.release();
+    answered?.();
+  });
   const urgent = email.priority_level === URGENT_PRIORITY;
   const scheduled = outcomes.map((outcome) =>
     scheduleRetry(outcome, delivery.retry, email, {
       urgent,
       seed: email.claimed_at.getTime(),
       onUnknown: email.on_unknown,
+      waitSeconds,
     }),
   );
   await delivery.singleOutcomes.add({
@@ -129,10 +163,10 @@ async function deliverEmail(
 /** One SMTP transaction; an outcome for each of `addresses`, in their order. */
 async function attempt(
   delivery: Delivery,
-  pool: SmtpPool,
   email: ClaimedSingle,
+  place: Place,
   addresses: string[],
-): Promise<Outcome[]> {
+): Promise<{ outcomes: Outcome[]; waitSeconds: number }> {
   const { db, log } = delivery;
   const attachments = await untilAnswered(
     () => readAttachments(db, email),
@@ -145,16 +179,12 @@ async function attempt(
     const { message_id, template_key } = email;
     log.error({ message_id, template_key, error: (error as Error).message }, 'not rendered');
     const reply = 'the template could not be rendered';
-    return addresses.map(() => ({
-      kind: 'failed',
-      reason: 'render_failed',
-      reply,
-      suppress: false,
-    }));
+    const failed = { kind: 'failed', reason: 'render_failed', reply, suppress: false } as const;
+    return { outcomes: addresses.map(() => failed), waitSeconds: 0 };
   }
   const to = addresses.map(envelopeAddress);
-  const signal = await pool.send({ from: envelopeAddress(email.sender_email), to }, raw);
-  return to.map((address) => outcomeFor(signal, address));
+  const { signal, waitSeconds } = await place.send({ sender: email.sender_email, to, raw });
+  return { outcomes: to.map((address) => outcomeFor(signal, address)), waitSeconds };
 }
 
 /** To and Cc stand in the headers, Bcc in the envelope only. */

@@ -4,7 +4,7 @@ import type { RetrySchedule } from '../config.ts';
 import type { Database } from '../database/connect.ts';
 import type { OnUnknown } from '../database/schema.ts';
 import type { Logger } from '../log.ts';
-import type { SmtpPool } from '../smtp/transport.ts';
+import { Place, type SenderRule, type Transports } from '../smtp/transports.ts';
 import type { Templates } from '../templates/registry.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import type { MessageOutcome } from './record.ts';
@@ -23,9 +23,9 @@ export interface Delivery {
   singleOutcomes: BatchWriter<SingleOutcome>;
   retry: RetrySchedule;
   /** Mail connections of each lane: urgent mail never waits for a place that bulk mail holds. */
-  bulk: SmtpPool;
-  urgent: SmtpPool;
-  singles: SmtpPool;
+  bulk: Transports;
+  urgent: Transports;
+  singles: Transports;
   turns: Turns;
   /** Chunks that this process delivers right now: a doubled job leaves them alone. */
   chunksInHand: Set<string>;
@@ -35,14 +35,21 @@ export interface Delivery {
 
 /**
  * Decides whether a message gets another try, with its delay in seconds. A deferred one fails where the
- * retry window ends first; an unknown one stays unknown.
+ * retry window ends first; an unknown one stays unknown. A held one, which no server has judged, waits
+ * for `waitSeconds`, however old it is.
  */
 export function scheduleRetry(
   outcome: Outcome,
   schedule: RetrySchedule,
   message: { attempts: number; age_seconds: number; was_unknown: boolean },
-  { urgent, seed, onUnknown }: { urgent: boolean; seed: number; onUnknown: OnUnknown },
+  {
+    urgent,
+    seed,
+    onUnknown,
+    waitSeconds,
+  }: { urgent: boolean; seed: number; onUnknown: OnUnknown; waitSeconds: number },
 ): { outcome: Outcome; retryIn?: number } {
+  if (outcome.kind === 'held') return { outcome, retryIn: waitSeconds };
   // Once more, not for ever: a relay that drops after every final dot must not make a mail loop.
   const again = outcome.kind === 'unknown' && onUnknown === 'retry' && !message.was_unknown;
   if (outcome.kind !== 'deferred' && !again) return { outcome };
@@ -58,49 +65,65 @@ export function scheduleRetry(
   return { outcome: { kind: 'failed', reason: 'expired', reply: outcome.reply, suppress: false } };
 }
 
-/**
- * Claims as many messages as the pool has free places, at most `most`, and gives back the places that
- * found none. `drained` says that nothing more is due, or that the pool is closed.
- */
-export async function claimForPool<Message>(
-  pool: SmtpPool,
-  most: number,
-  claim: (places: number) => Promise<{ claimed: Message[]; skipped: number }>,
-): Promise<{ claimed: Message[]; skipped: number; drained: boolean }> {
-  const places = await pool.reserve(most);
-  if (places === 0) return { claimed: [], skipped: 0, drained: true };
-  try {
-    const { claimed, skipped } = await claim(places);
-    pool.release(places - claimed.length);
-    return { claimed, skipped, drained: claimed.length + skipped < places };
-  } catch (error) {
-    pool.release(places);
-    throw error;
-  }
+/** What one claim found, for as many places. */
+export interface Claimed<Message> {
+  claimed: Message[];
+  skipped: number;
 }
 
 /**
- * Claims and delivers until nothing is due or the worker stops, as many at once as the pool has
- * places; resolves when everything claimed is recorded. `deliver` gives its place back itself.
+ * Claims and delivers until nothing is due or the worker stops, as many at once as there are places at
+ * the mail servers; resolves when everything claimed is recorded. `deliver` releases its place itself.
+ * Without `sender` a claim is for the senders of its rule; `total` ends it after so many messages.
+ * @returns seconds until it is worth coming back, where a mail server takes nothing now
  */
 export async function deliverWhileDue<Message>(
   { stopping }: Delivery,
-  pool: SmtpPool,
-  most: number,
-  claim: (places: number) => Promise<{ claimed: Message[]; skipped: number }>,
-  deliver: (message: Message) => Promise<void>,
-): Promise<void> {
+  transports: Transports,
+  { sender, most, total = Infinity }: { sender?: string; most: number; total?: number },
+  claim: (places: number, rule: SenderRule) => Promise<Claimed<Message>>,
+  deliver: (message: Message, place: Place) => Promise<void>,
+): Promise<number | undefined> {
   const inHand = new Set<Promise<void>>();
+  const drained = new Set<string>();
+  let left = total;
   try {
-    while (!stopping.aborted) {
-      const { claimed, drained } = await claimForPool(pool, most, claim);
-      for (const message of claimed) {
-        const done = deliver(message).finally(() => inHand.delete(done));
+    while (!stopping.aborted && left > 0) {
+      const reserved = await transports.reserve({
+        ...(sender !== undefined && { sender }),
+        most: Math.min(most, left),
+        except: drained,
+      });
+      const { places, rule, choice, waitSeconds } = reserved;
+      if (places.length === 0) return waitSeconds;
+      const { claimed, skipped } = await claimFor(places, () => claim(places.length, rule));
+      left -= claimed.length + skipped;
+      for (const [index, message] of claimed.entries()) {
+        const done = deliver(message, places[index]!).finally(() => inHand.delete(done));
         inHand.add(done);
       }
-      if (drained) break;
+      if (claimed.length + skipped < places.length) {
+        if (sender !== undefined) return undefined;
+        drained.add(choice);
+      }
     }
+    return undefined;
   } finally {
     await Promise.all(inHand);
+  }
+}
+
+/** Gives the places back that found no message. */
+async function claimFor<Message>(
+  places: Place[],
+  claim: () => Promise<Claimed<Message>>,
+): Promise<Claimed<Message>> {
+  let used = 0;
+  try {
+    const found = await claim();
+    used = found.claimed.length;
+    return found;
+  } finally {
+    Place.releaseAll(places.slice(used));
   }
 }

@@ -28,6 +28,7 @@ export async function recordOutcomes(
     id: message_id,
     state: retryIn === undefined ? outcome.kind : 'queued',
     unknown: outcome.kind === 'unknown',
+    tries: outcome.kind === 'held' ? 0 : 1,
     reason: outcome.kind === 'sent' ? null : outcome.reason,
     reply: outcome.reply,
     suppress: outcome.kind === 'failed' && outcome.suppress,
@@ -37,7 +38,7 @@ export async function recordOutcomes(
     with outcome as materialized (
       select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o(
         client_id integer, send_id uuid, chunk_no integer, id uuid, state text, unknown boolean,
-        reason text, reply text, suppress boolean, retry_in float8)
+        tries integer, reason text, reply text, suppress boolean, retry_in float8)
     ),
     chunk as materialized (
       select k.client_id, k.send_id, k.chunk_no
@@ -51,7 +52,7 @@ export async function recordOutcomes(
         state = o.state,
         reason = o.reason,
         last_reply = o.reply,
-        attempts = m.attempts + 1,
+        attempts = m.attempts + o.tries,
         was_unknown = m.was_unknown or o.unknown,
         next_attempt_at = ${roundedDueTime(sql`o.retry_in`)},
         claimed_by = null,

@@ -5,11 +5,30 @@ import { sql } from 'kysely';
 import type { Trx } from '../database/connect.ts';
 import type { ChunkRef } from '../queue.ts';
 
-/** Repeatable; does nothing to a chunk that is completed. */
+/** Chunks of a send that come back together after `waitSeconds`, apart by this; the last ones share. */
+const APART_SECONDS = 0.5;
+const MOST_APART = 120;
+
+/**
+ * Repeatable; does nothing to a chunk that is completed. With `waitSeconds` it is not due before, as
+ * its mail server takes nothing; the chunks of a send then come back one after the other, so that
+ * thousands do not find out every second that the rate limit of a second is used up.
+ */
 export async function settleChunk(
   trx: Trx,
   { client_id, send_id, chunk_no }: ChunkRef,
+  waitSeconds?: number,
 ): Promise<void> {
+  const notBefore =
+    waitSeconds === undefined
+      ? sql`now()`
+      : sql`now() + make_interval(secs => ${waitSeconds} + ${APART_SECONDS} * (
+          select count(*) from (
+            select from send_chunks earlier
+            where earlier.client_id = k.client_id and earlier.send_id = k.send_id
+              and earlier.chunk_no < k.chunk_no and earlier.completed_at is null
+            limit ${MOST_APART}
+          ) ahead))`;
   await trx
     .selectFrom('sends')
     .select('id')
@@ -22,7 +41,7 @@ export async function settleChunk(
       leased_by = null,
       completed_at = case when q.queued = 0 then now() end,
       next_attempt_at = case when q.queued > 0 then (
-        select coalesce(min(m.next_attempt_at), now()) from messages m
+        select greatest(coalesce(min(m.next_attempt_at), now()), ${notBefore}) from messages m
         where m.client_id = k.client_id and m.send_id = k.send_id
           and m.position between k.first_position and k.last_position and m.state = 'queued'
       ) end

@@ -6,12 +6,14 @@
 import SMTPConnection from 'nodemailer/lib/smtp-connection';
 import type { Logger } from '../log.ts';
 import type { Refusal, Signal, Stage } from './signal.ts';
+import type { TlsPolicy } from './transport-config.ts';
 
 export interface SmtpOptions {
   host: string;
   port: number;
   secure: boolean;
   auth: { user: string; pass: string } | undefined;
+  tls?: TlsPolicy;
 }
 
 export interface Envelope {
@@ -55,8 +57,9 @@ export class SmtpPool {
   readonly #log: Logger;
   readonly #idleMs: number;
   readonly #idle: OpenConnection[] = [];
-  readonly #waiting: { most: number; resolve: (places: number) => void }[] = [];
+  readonly #inUse = new Set<OpenConnection>();
   #closed = false;
+  #aborted = false;
 
   constructor(options: SmtpOptions, size: number, log: Logger, idleMs = IDLE_MS) {
     this.#idleMs = idleMs;
@@ -66,15 +69,13 @@ export class SmtpPool {
     this.#log = log;
   }
 
-  /** Takes up to `most` free places, waiting for one where none is; 0 once the pool is closed. */
-  reserve(most: number): Promise<number> {
-    if (this.#closed) return Promise.resolve(0);
-    if (this.#free > 0 && this.#waiting.length === 0) return Promise.resolve(this.#take(most));
-    return new Promise((resolve) => this.#waiting.push({ most, resolve }));
+  get free(): number {
+    return this.#closed ? 0 : this.#free;
   }
 
-  #take(most: number): number {
-    const places = Math.min(most, this.#free);
+  /** Takes up to `most` free places; 0 where none is, or the pool is closed. */
+  take(most: number): number {
+    const places = Math.min(most, this.free);
     this.#free -= places;
     return places;
   }
@@ -82,31 +83,34 @@ export class SmtpPool {
   /** Gives places back: unused ones, and each after its message. */
   release(places: number): void {
     this.#free += places;
-    while (this.#free > 0 && this.#waiting.length > 0) {
-      const next = this.#waiting.shift()!;
-      next.resolve(this.#take(next.most));
-    }
   }
 
-  /** Sends one message on a reserved place. Never throws: what went wrong is in the signal. */
-  async send(envelope: Envelope, raw: Buffer): Promise<Signal> {
-    const reused = this.#idle.pop();
+  /**
+   * Sends one message on a reserved place; `fresh` over a new connection, which shows whether the login
+   * works. Never throws: what went wrong is in the signal.
+   */
+  async send(envelope: Envelope, raw: Buffer, { fresh = false } = {}): Promise<Signal> {
+    const reused = fresh ? undefined : this.#idle.pop();
     if (reused) {
       clearTimeout(reused.idleTimer);
       const signal = await this.#sendOn(reused, envelope, raw);
       // The server had closed an idle connection: nothing was handed over, so a fresh one may try.
       if (signal.kind !== 'lost' || signal.handedOver) return signal;
     }
+    if (this.#aborted) return signalOf(new Error(CLOSED), 'connect', false);
     const opened = await this.#open();
     return 'signal' in opened ? opened.signal : this.#sendOn(opened.connection, envelope, raw);
   }
 
   async #open(): Promise<{ connection: OpenConnection } | { signal: Signal }> {
-    const { host, port, secure, auth } = this.#options;
+    const { host, port, secure, auth, tls } = this.#options;
     const smtp = new SMTPConnection({
       host,
       port,
       secure,
+      // Without either: STARTTLS where it is offered.
+      requireTLS: tls === 'required',
+      ignoreTLS: tls === 'off',
       connectionTimeout: 30_000,
       greetingTimeout: 30_000,
       // RFC 5321, section 4.5.3.2.6: a server may take ten minutes to answer the final dot.
@@ -114,6 +118,7 @@ export class SmtpPool {
       allowInternalNetworkInterfaces: true,
     });
     const connection: OpenConnection = { smtp, sent: 0, broken: false, idleTimer: undefined };
+    this.#inUse.add(connection);
     smtp.on('end', () => this.#drop(connection));
     let stage: Stage = 'connect';
     try {
@@ -122,6 +127,7 @@ export class SmtpPool {
           connection.broken = true;
           reject(error);
         });
+        smtp.once('end', () => reject(new Error(CLOSED)));
         smtp.connect((error) => (error ? reject(error) : resolve()));
       });
       if (auth && smtp.allowsAuth) {
@@ -130,6 +136,7 @@ export class SmtpPool {
       }
       return { connection };
     } catch (error) {
+      this.#inUse.delete(connection);
       this.#drop(connection);
       smtp.close();
       return { signal: signalOf(error as SmtpError, stage, false) };
@@ -137,23 +144,24 @@ export class SmtpPool {
   }
 
   async #sendOn(connection: OpenConnection, envelope: Envelope, raw: Buffer): Promise<Signal> {
+    this.#inUse.add(connection);
     const body = new TrackedBody(raw);
     const { smtp } = connection;
+    // nodemailer notes in it who was refused at RCPT, and tells that only where the rest went well.
+    const noted: Noted = { from: envelope.from, to: envelope.to, size: raw.length };
     const signal = await new Promise<Signal>((resolve) => {
-      const lost = () =>
-        // An error that says more is told right after the end.
-        setImmediate(() => resolve(signalOf(new Error(CLOSED), 'mail', body.handedOver)));
+      const fail = (error: SmtpError) =>
+        resolve(signalOf(error, 'mail', body.handedOver, refusalsOf(noted)));
+      // An error that says more is told right after the end.
+      const lost = () => setImmediate(() => fail(new Error(CLOSED)));
       smtp.once('end', lost);
-      smtp.send(
-        { from: envelope.from, to: envelope.to, size: raw.length },
-        body as never,
-        (error, info) => {
-          smtp.off('end', lost);
-          if (error) resolve(signalOf(error, 'mail', body.handedOver));
-          else resolve({ kind: 'accepted', reply: info.response, refused: refusalsOf(info) });
-        },
-      );
+      smtp.send(noted, body as never, (error, info) => {
+        smtp.off('end', lost);
+        if (error) fail(error);
+        else resolve({ kind: 'accepted', reply: info.response, refused: refusalsOf(info) });
+      });
     });
+    this.#inUse.delete(connection);
     connection.sent += 1;
     await this.#recycle(connection, signal);
     return signal;
@@ -194,14 +202,20 @@ export class SmtpPool {
     if (at >= 0) this.#idle.splice(at, 1);
   }
 
-  /** Ends idle connections; those in use end with their message. Waiting callers get no place. */
+  /** Cuts what is in hand: of a message that was handed over the outcome is unknown. */
+  abort(): void {
+    this.#closed = true;
+    this.#aborted = true;
+    for (const { smtp } of this.#inUse) smtp.close();
+  }
+
+  /** Ends idle connections; those in use end with their message. Nobody gets a place any more. */
   close(): void {
     this.#closed = true;
     for (const connection of this.#idle.splice(0)) {
       clearTimeout(connection.idleTimer);
       connection.smtp.quit();
     }
-    for (const { resolve } of this.#waiting.splice(0)) resolve(0);
     this.#log.debug('SMTP pool closed');
   }
 }
@@ -258,6 +272,8 @@ class TrackedBody {
   destroy(): void {}
 }
 
+type Noted = Envelope & { size: number; rejectedErrors?: SmtpError[] };
+
 interface SmtpError extends Error {
   code?: string;
   command?: string;
@@ -275,16 +291,27 @@ function refusalsOf({ rejectedErrors = [] }: { rejectedErrors?: SmtpError[] }): 
   }));
 }
 
-function signalOf(error: SmtpError, stage: Stage, handedOver: boolean): Signal {
+function signalOf(
+  error: SmtpError,
+  stage: Stage,
+  handedOver: boolean,
+  refused: Refusal[] = [],
+): Signal {
+  const text = shorten(error.message);
+  // Without a reply: nodemailer found no way to log in, or an address it cannot write.
+  if (error.code === 'EAUTH' && !error.responseCode)
+    return { kind: 'refused', stage: 'auth', reply: { code: 535, text }, refused: [] };
+  if (error.code === 'EENVELOPE' && error.command === 'API')
+    return { kind: 'refused', stage: 'data', reply: { code: 553, text }, refused: [] };
   if (error.responseCode) {
     return {
       kind: 'refused',
       stage: stageOf(error, stage),
       reply: { code: error.responseCode, text: shorten(error.response ?? error.message) },
-      refused: refusalsOf(error),
+      refused,
     };
   }
-  return { kind: 'lost', stage, handedOver, error: shorten(error.message) };
+  return { kind: 'lost', stage, handedOver, error: text, refused };
 }
 
 function stageOf({ code, command = '' }: SmtpError, otherwise: Stage): Stage {

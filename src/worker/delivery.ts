@@ -9,11 +9,15 @@ import { recordSingles } from '../messages/single.ts';
 import { Turns } from '../messages/turns.ts';
 import type { Lane } from '../queue.ts';
 import { registerWorker } from './liveness.ts';
-import { parseSmtpUrl, SmtpPool } from '../smtp/transport.ts';
+import { Breakers } from '../smtp/breakers.ts';
+import type { TransportConfig } from '../smtp/transport-config.ts';
+import { stateOfTransports, Transports } from '../smtp/transports.ts';
 import type { Templates } from '../templates/registry.ts';
 
-/** Connections to the mail server per process: Postfix takes 50 from one client by default. */
-export const BULK_CONNECTIONS = 20;
+/**
+ * Connections to a mail server per process, beside those of list mail, of which the configuration has
+ * 20: Postfix takes 50 from one client by default.
+ */
 export const URGENT_CONNECTIONS = 5;
 export const SINGLES_CONNECTIONS = 5;
 
@@ -21,7 +25,7 @@ export interface DeliveryOptions {
   connection: Connection;
   log: Logger;
   templates: Templates;
-  smtpUrl: string;
+  transports: readonly TransportConfig[];
   lanes: readonly Lane[];
   timing: Timing;
   /** How long an SMTP connection is kept for the next message; default 10 s. */
@@ -34,6 +38,8 @@ export interface RunningDelivery {
   delivery: Delivery;
   /** Nothing more is claimed from now on. */
   stop: () => void;
+  /** Cuts the connections to mail servers: what was handed over is unknown, the rest is queued again. */
+  abort: () => void;
   /** Rejects when this worker was declared dead. */
   fenced: Promise<never>;
   /** After everything in hand is recorded. */
@@ -45,7 +51,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     connection,
     log,
     templates,
-    smtpUrl,
+    transports,
     lanes,
     timing,
     smtpIdleMs,
@@ -54,10 +60,20 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
   const { db } = connection;
   const liveness = await registerWorker({ connection, log, lanes, limits: timing.liveness });
   const { worker } = liveness;
-  const smtp = parseSmtpUrl(smtpUrl);
-  const bulk = new SmtpPool(smtp, BULK_CONNECTIONS, log, smtpIdleMs);
-  const urgent = new SmtpPool(smtp, URGENT_CONNECTIONS, log, smtpIdleMs);
-  const singles = new SmtpPool(smtp, singlesConnections, log, smtpIdleMs);
+  const breakers = new Breakers(db, log, timing.breakerSeconds);
+  const states = stateOfTransports(transports);
+  const lane = (most: number) =>
+    new Transports({
+      db,
+      log,
+      breakers,
+      states,
+      connections: (config) => Math.min(config.connections, most),
+      idleMs: smtpIdleMs,
+    });
+  const bulk = lane(Infinity);
+  const urgent = lane(URGENT_CONNECTIONS);
+  const singles = lane(singlesConnections);
   const stopping = new AbortController();
   return {
     delivery: {
@@ -77,11 +93,12 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     },
     fenced: liveness.fenced,
     stop: () => stopping.abort(),
+    abort: () => {
+      for (const one of [bulk, urgent, singles]) one.abort();
+    },
     close: async () => {
       stopping.abort();
-      bulk.close();
-      urgent.close();
-      singles.close();
+      await Promise.all([bulk.close(), urgent.close(), singles.close()]);
       await liveness.stop();
     },
   };

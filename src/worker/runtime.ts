@@ -1,7 +1,7 @@
 // What the tasks run with. A worker process sets it for each job it runs; the graphile-worker CLI,
 // which loads the tasks by itself, gets one made from the environment on first use.
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { readConfig, requireDatabaseUrl, requireSmtpUrl } from '../config.ts';
+import { readConfig, requireDatabaseUrl, requireTransports } from '../config.ts';
 import { connect } from '../database/connect.ts';
 import { createLogger } from '../log.ts';
 import type { Delivery } from '../messages/delivery.ts';
@@ -35,7 +35,7 @@ async function createForCommandLine(): Promise<Delivery> {
     connection,
     log,
     templates: await loadTemplates(),
-    smtpUrl: requireSmtpUrl(config),
+    transports: requireTransports(config),
     timing: config.timing,
     lanes: [],
     smtpIdleMs: 100, // the command line waits one second for us to end

@@ -7,6 +7,7 @@ import { connect } from '../../src/database/connect.ts';
 import { createApp } from '../../src/http/app.ts';
 import { readConfig, type Timing } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
+import { singleTransport } from '../../src/smtp/transport-config.ts';
 import type { Send } from '../../src/sends/sends.ts';
 import { startListening, type Listening } from '../../src/commands/serve.ts';
 import { loadTemplates, type Templates } from '../../src/templates/registry.ts';
@@ -44,7 +45,7 @@ export interface Harness {
   key: string;
   /** Another client, and its calls. */
   newClient(key: string): Promise<{ api: Api; key: string }>;
-  startWorker(options?: Partial<WorkerOptions>): Promise<Worker>;
+  startWorker(options?: Partial<WorkerOptions> & { smtpUrl?: string }): Promise<Worker>;
   /** Starts a worker, waits until the send has nothing queued, stops it; returns the send. */
   drain(sendId: string): Promise<Send>;
   waitFor(
@@ -59,6 +60,7 @@ export const FAST: Timing = {
   retry: { delays: [0.05], urgent: [0.05], window: 2, greylist: 0 },
   liveness: { heartbeatMs: 200, deadAfterMs: 1000 },
   shutdownGraceMs: 5000,
+  breakerSeconds: 0.2,
 };
 
 export function useHarness(): Harness {
@@ -104,7 +106,7 @@ export function useHarness(): Harness {
     return { key, api: caller(() => harness.url, key) };
   };
 
-  harness.startWorker = async (options = {}) => {
+  harness.startWorker = async ({ smtpUrl = harness.sink.url, ...options } = {}) => {
     const log = createLogger(process.env.TEST_LOG ?? 'silent');
     const connection = connect({
       url: database.url,
@@ -116,7 +118,7 @@ export function useHarness(): Harness {
       connection,
       log,
       templates: harness.templates,
-      smtpUrl: harness.sink.url,
+      transports: [singleTransport(smtpUrl)],
       timing: FAST,
       ...options,
     });
