@@ -2,9 +2,9 @@
 // sender at it, a recipients' domain at it), until when, and who may try whether it works again. A
 // worker looks at a copy at most a second old, so that mail costs no question of its own; that one
 // probe only is under way is decided in the database, in database time.
-import { sql } from 'kysely';
+import { sql, type Selectable } from 'kysely';
 import type { Database } from '../database/connect.ts';
-import type { BreakerReason } from '../database/schema.ts';
+import type { BreakerReason, DB } from '../database/schema.ts';
 import type { Logger } from '../log.ts';
 
 /** What is stopped: with neither sender nor domain, the whole mail server. */
@@ -35,16 +35,18 @@ export async function listBreakers(db: Database): Promise<Breaker[]> {
     .orderBy('sender_email')
     .orderBy('recipient_domain')
     .execute();
-  return rows.map((row) => ({
-    transport: row.transport,
-    ...(row.sender_email && { sender: row.sender_email }),
-    ...(row.recipient_domain && { domain: row.recipient_domain }),
-    state: row.state,
-    reason: row.reason,
-    last_reply: row.last_reply,
-    since: row.opened_at,
-    retry_at: row.retry_at,
-  }));
+  return rows.map(breakerOf);
+}
+
+function breakerOf(row: Selectable<DB['transport_states']>): Breaker {
+  const { transport, state, reason, last_reply, opened_at: since, retry_at } = row;
+  const { sender_email: sender, recipient_domain: domain } = row;
+  return {
+    transport,
+    ...(sender && { sender }),
+    ...(domain && { domain }),
+    ...{ state, reason, last_reply, since, retry_at },
+  };
 }
 
 /** `waitSeconds` until it is worth asking again; `probe`: one message may try. */
@@ -126,12 +128,12 @@ export class Breakers {
       insert into transport_states as s
         (transport, sender_email, recipient_domain, reason, last_reply, retry_at)
       values (${transport}, ${sender}, ${domain}, ${reason}, ${withoutAddresses(reply)},
-        clock_timestamp() + make_interval(secs => ${this.#pause} * (0.9 + 0.2 * random())))
+        clock_timestamp() + make_interval(secs => ${this.#pause}::float8 * (0.9 + 0.2 * random())))
       on conflict (transport, sender_email, recipient_domain) do update set
         state = 'open', reason = excluded.reason, last_reply = excluded.last_reply,
         failures = s.failures + 1,
         retry_at = clock_timestamp() + make_interval(secs =>
-          ${this.#pause} * least(2 ^ least(s.failures, 10), ${LONGEST_PAUSE}) * (0.9 + 0.2 * random()))
+          ${this.#pause}::float8 * least(2 ^ least(s.failures, 10), ${LONGEST_PAUSE}) * (0.9 + 0.2 * random()))
       where s.state = 'half_open'
       returning ${ROW}, failures
     `.execute(this.#db);

@@ -384,7 +384,9 @@ export class Transports {
 
   /** Cuts what is in hand: of a message that was handed over the outcome is unknown. */
   abort(): void {
+    this.#closed = true;
     for (const { pool } of this.#channels) pool.abort();
+    for (const wake of this.#waiting.splice(0)) wake();
   }
 
   /** Ends idle connections; those in use end with their message. Nobody gets a place any more. */

@@ -38,6 +38,8 @@ const TASKS: Record<TaskName, Task> = {
 const SLOTS: Record<Lane, number> = { urgent: 8, singles: 4, prepare: 2, bulk: 4, upkeep: 1 };
 const CRON: Partial<Record<Lane, string>> = { upkeep: 'reconcile' };
 const WAKE_MS = 1000;
+/** For what was cut to be recorded. */
+const RECORD_MS = 5000;
 
 /** Connections the worker's pool needs at most: a listener per lane, a slot's query each, upkeep. */
 export const WORKER_CONNECTIONS = 20;
@@ -49,8 +51,11 @@ export interface WorkerOptions extends Omit<DeliveryOptions, 'lanes'> {
 export interface Worker {
   /** Settles when the worker has ended; rejects where it ended by itself. */
   readonly ended: Promise<void>;
-  /** Finishes what is in hand. Repeatable. */
-  stop(): Promise<void>;
+  /**
+   * Finishes what is in hand and records it; after the grace period, or when told to hurry, cuts what a
+   * mail server has not answered. Repeatable. @throws where the database takes no record of it
+   */
+  stop(hurry?: AbortSignal): Promise<void>;
 }
 
 export async function startWorker(options: WorkerOptions): Promise<Worker> {
@@ -59,6 +64,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     delivery,
     fenced,
     stop: stopClaiming,
+    abort,
     close,
   } = await createDelivery({ ...options, lanes });
   const { db, worker } = delivery;
@@ -96,21 +102,50 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   log.info({ worker, lanes }, 'worker started');
 
   let stopped: Promise<void> | undefined;
-  const stop = () =>
-    (stopped ??= (async () => {
-      stopClaiming();
-      for (const one of upkeep) one.stop();
-      await Promise.all(runners.map((runner) => runner.stop()));
-      await Promise.all(upkeep.map((one) => one.done));
-      await close();
-      log.info({ worker }, 'worker stopped');
-    })());
+  const finish = async () => {
+    stopClaiming();
+    for (const one of upkeep) one.stop();
+    await Promise.all(runners.map((runner) => runner.stop()));
+    await Promise.all(upkeep.map((one) => one.done));
+    await close();
+    log.info({ worker }, 'worker stopped');
+  };
+  const stop = (hurry?: AbortSignal) =>
+    (stopped ??= inTime(finish, abort, options.timing.shutdownGraceMs, hurry));
   // A runner that ends without being told has lost its database for good, or met a bug.
   const ended = Promise.race([fenced, ...runners.map((runner) => runner.promise)]).then(
     () => stopped ?? Promise.reject(new Error('a lane ended by itself')),
   );
   ended.catch(() => undefined);
   return { ended, stop };
+}
+
+/** Runs `finish`, with `abort` after the grace period or at once when told to hurry. */
+async function inTime(
+  finish: () => Promise<void>,
+  abort: () => void,
+  graceMs: number,
+  hurry: AbortSignal | undefined,
+): Promise<void> {
+  const overdue = Promise.withResolvers<never>();
+  const cut = () => {
+    abort();
+    timers.push(
+      setTimeout(
+        () => overdue.reject(new Error('what was in hand could not be recorded: others settle it')),
+        RECORD_MS,
+      ),
+    );
+  };
+  const timers = [setTimeout(cut, graceMs)];
+  hurry?.addEventListener('abort', cut, { once: true });
+  if (hurry?.aborted) cut();
+  try {
+    await Promise.race([finish(), overdue.promise]);
+  } finally {
+    for (const timer of timers) clearTimeout(timer);
+    hurry?.removeEventListener('abort', cut);
+  }
 }
 
 /** Calls `work` again and again, one call at a time, until stopped. */
