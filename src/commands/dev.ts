@@ -19,7 +19,7 @@ import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
 import { startListening } from './serve.ts';
-import { untilSignal } from './signals.ts';
+import { runUntilSignal } from './signals.ts';
 
 const CLIENT_KEY = 'demo';
 
@@ -65,8 +65,7 @@ export async function dev(): Promise<void> {
   process.stdout.write(
     welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }),
   );
-  const { hurry } = await untilSignal(worker.ended);
-  await worker.stop(hurry);
+  await runUntilSignal(worker);
 }
 
 /** The client `demo` with the default sender `courses` and the documentation's email types. Repeatable. */

@@ -11,7 +11,7 @@ import { createLogger, type Logger } from '../log.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS, type Worker } from '../worker/worker.ts';
-import { untilSignal } from './signals.ts';
+import { runUntilSignal, untilSignal } from './signals.ts';
 
 /** For requests that are under way when the API is told to stop. */
 const CLOSE_GRACE_MS = 10_000;
@@ -55,8 +55,8 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       timing: config.timing,
     });
   }
-  const { hurry } = await untilSignal(worker?.ended);
-  await Promise.all([listening.close(), worker?.stop(hurry)]);
+  await (worker ? runUntilSignal(worker) : untilSignal());
+  await listening.close();
   await Promise.all([connection.close(), workerConnection?.close()]);
 }
 

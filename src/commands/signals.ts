@@ -1,5 +1,19 @@
 // SIGTERM and SIGINT: the first asks for an orderly end, a second one hurries it, a third one does not
 // wait.
+import { Fenced } from '../worker/liveness.ts';
+import type { Worker } from '../worker/worker.ts';
+
+/** Waits for a signal, or for the worker to end by itself; then lets it finish what is in hand. */
+export async function runUntilSignal(worker: Worker): Promise<void> {
+  try {
+    const { hurry } = await untilSignal(worker.ended);
+    await worker.stop(hurry);
+  } catch (error) {
+    // A fenced worker has nothing in hand any more: others have settled it.
+    if (!(error instanceof Fenced)) await worker.stop();
+    throw error;
+  }
+}
 
 /**
  * Resolves at the first signal, or rejects when `running` does. The signal it gives is aborted by the

@@ -6,7 +6,7 @@ import { LANE_NAMES, type Lane } from '../queue.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
-import { untilSignal } from './signals.ts';
+import { runUntilSignal } from './signals.ts';
 
 export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }): Promise<void> {
   const config = readConfig();
@@ -27,7 +27,6 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     lanes,
     timing: config.timing,
   });
-  const { hurry } = await untilSignal(worker.ended);
-  await worker.stop(hurry);
+  await runUntilSignal(worker);
   await connection.close();
 }

@@ -4,8 +4,8 @@
 import type { Logger } from '../log.ts';
 
 /** Written when this many wait, or this long after the first, whichever comes first. */
-const MOST_WAITING = 25;
-const LONGEST_WAIT_MS = 100;
+const MOST_WAITING = 10;
+const LONGEST_WAIT_MS = 20;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 5000;
 

@@ -125,16 +125,19 @@ async function deliverMessage(
   message: ClaimedMessage,
   place: Place,
 ): Promise<void> {
-  const { outcome, waitSeconds } = await attempt(delivery, send, template, message, place).finally(
-    () => place.release(),
-  );
-  const scheduled = scheduleRetry(outcome, delivery.retry, message, {
-    urgent: false,
-    seed: chunk.chunk_no,
-    onUnknown: send.on_unknown,
-    waitSeconds,
-  });
-  await delivery.outcomes.add({ chunk, message_id: message.id, ...scheduled });
+  try {
+    const { outcome, waitSeconds } = await attempt(delivery, send, template, message, place);
+    const scheduled = scheduleRetry(outcome, delivery.retry, message, {
+      urgent: false,
+      seed: chunk.chunk_no,
+      onUnknown: send.on_unknown,
+      waitSeconds,
+    });
+    await delivery.outcomes.add({ chunk, message_id: message.id, ...scheduled });
+  } finally {
+    // Not before it is recorded: a crash leaves no more unknown than there are places.
+    place.release();
+  }
 }
 
 async function attempt(

@@ -130,34 +130,33 @@ async function deliverEmail(
 ): Promise<void> {
   const { client_id, message_id } = email;
   const envelope = email.recipients.filter((recipient) => recipient.state === 'queued');
-  const { outcomes, waitSeconds } = await attempt(
-    delivery,
-    email,
-    place,
-    envelope.map((recipient) => recipient.email_given),
-  ).finally(() => {
+  const addresses = envelope.map((recipient) => recipient.email_given);
+  try {
+    const { outcomes, waitSeconds } = await attempt(delivery, email, place, addresses).finally(
+      answered,
+    );
+    const scheduled = outcomes.map((outcome) =>
+      scheduleRetry(outcome, delivery.retry, email, {
+        urgent: email.priority_level === URGENT_PRIORITY,
+        seed: email.claimed_at.getTime(),
+        onUnknown: email.on_unknown,
+        waitSeconds,
+      }),
+    );
+    await delivery.singleOutcomes.add({
+      client_id,
+      message_id,
+      recipients: scheduled.map(({ outcome, retryIn }, index) => ({
+        ordinal: envelope[index]!.ordinal,
+        outcome,
+        again: retryIn !== undefined,
+      })),
+      retryIn: scheduled.find((one) => one.retryIn !== undefined)?.retryIn,
+    });
+  } finally {
+    // Not before it is recorded: a crash leaves no more unknown than there are places.
     place.release();
-    answered?.();
-  });
-  const urgent = email.priority_level === URGENT_PRIORITY;
-  const scheduled = outcomes.map((outcome) =>
-    scheduleRetry(outcome, delivery.retry, email, {
-      urgent,
-      seed: email.claimed_at.getTime(),
-      onUnknown: email.on_unknown,
-      waitSeconds,
-    }),
-  );
-  await delivery.singleOutcomes.add({
-    client_id,
-    message_id,
-    recipients: scheduled.map(({ outcome, retryIn }, index) => ({
-      ordinal: envelope[index]!.ordinal,
-      outcome,
-      again: retryIn !== undefined,
-    })),
-    retryIn: scheduled.find((one) => one.retryIn !== undefined)?.retryIn,
-  });
+  }
 }
 
 /** One SMTP transaction; an outcome for each of `addresses`, in their order. */

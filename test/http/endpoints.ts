@@ -9,6 +9,8 @@ export interface Endpoint {
   body?: Record<string, unknown>;
   /** Paths of the fields that may hold any object. */
   free?: string[];
+  /** What it names is not there. */
+  missing?: true;
   /** An array whose items are refused each on its own. */
   items?: string;
   /** Most MiB of the body; 1 where absent. */
@@ -87,7 +89,12 @@ export const ENDPOINTS: Endpoint[] = [
   { method: 'GET', path: `/api/sends/${ID}/messages`, paged: true },
   { method: 'GET', path: '/api/messages?email=a@b.example', paged: true },
   { method: 'GET', path: `/api/messages/${ID}` },
-  { method: 'POST', path: `/api/messages/${ID}/resolve`, body: { outcome: 'sent' } },
+  {
+    method: 'POST',
+    path: `/api/messages/${ID}/resolve`,
+    body: { outcome: 'sent' },
+    missing: true,
+  },
   { method: 'GET', path: '/api/templates', paged: true },
   { method: 'GET', path: '/api/templates/default_template' },
   {

@@ -57,7 +57,7 @@ describe('what only looks hostile', () => {
 
   it('is every request of the table of endpoints, as it stands there', async () => {
     await h.api('PUT', '/api/recipient-lists/seeded/members/m1', { email: 'm1@list.example' });
-    const withBody = ENDPOINTS.filter((endpoint) => endpoint.body);
+    const withBody = ENDPOINTS.filter((endpoint) => endpoint.body && !endpoint.missing);
     for (const { method, path, body } of withBody) {
       const answer = await h.api(method, path, body);
       const label = `${method} ${path} → ${JSON.stringify(answer.body)}`;
