@@ -22,7 +22,7 @@ export async function settleChunk(
   const notBefore =
     waitSeconds === undefined
       ? sql`now()`
-      : sql`now() + make_interval(secs => ${waitSeconds} + ${APART_SECONDS} * (
+      : sql`now() + make_interval(secs => ${waitSeconds}::float8 + ${APART_SECONDS}::float8 * (
           select count(*) from (
             select from send_chunks earlier
             where earlier.client_id = k.client_id and earlier.send_id = k.send_id

@@ -45,7 +45,11 @@ function breakerOf(row: Selectable<DB['transport_states']>): Breaker {
     transport,
     ...(sender && { sender }),
     ...(domain && { domain }),
-    ...{ state, reason, last_reply, since, retry_at },
+    state,
+    reason,
+    last_reply,
+    since,
+    retry_at,
   };
 }
 

@@ -151,7 +151,10 @@ export class SmtpPool {
     const noted: Noted = { from: envelope.from, to: envelope.to, size: raw.length };
     const signal = await new Promise<Signal>((resolve) => {
       const fail = (error: SmtpError) =>
-        resolve(signalOf(error, 'mail', body.handedOver, refusalsOf(noted)));
+        resolve(
+          // After a refused MAIL FROM, RCPT commands that were sent along get a 503 that says nothing.
+          signalOf(error, 'mail', body.handedOver, noted.mailError ? [] : refusalsOf(noted)),
+        );
       // An error that says more is told right after the end.
       const lost = () => setImmediate(() => fail(new Error(CLOSED)));
       smtp.once('end', lost);
@@ -272,7 +275,7 @@ class TrackedBody {
   destroy(): void {}
 }
 
-type Noted = Envelope & { size: number; rejectedErrors?: SmtpError[] };
+type Noted = Envelope & { size: number; rejectedErrors?: SmtpError[]; mailError?: SmtpError };
 
 interface SmtpError extends Error {
   code?: string;

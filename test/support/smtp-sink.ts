@@ -21,6 +21,10 @@ export class Reply extends Error {
 
 export class SmtpSink {
   readonly accepted: Accepted[] = [];
+  /** Asked for each login, where the sink has one; a Reply refuses it. */
+  onLogin: (user: string) => Reply | undefined = () => undefined;
+  /** Asked at MAIL FROM; a Reply refuses it. */
+  onSender: (address: string) => Reply | undefined = () => undefined;
   /** Asked for each recipient; a Reply refuses it. */
   onRecipient: (address: string) => Reply | undefined = () => undefined;
   /** Asked after the body; awaited before the answer, so a test can hold a message here. */
@@ -30,12 +34,19 @@ export class SmtpSink {
   url = '';
   readonly #server: SMTPServer;
 
-  constructor() {
+  constructor({ login = false } = {}) {
     this.#server = new SMTPServer({
       authOptional: true,
-      disabledCommands: ['STARTTLS', 'AUTH'],
+      allowInsecureAuth: true,
+      disabledCommands: login ? ['STARTTLS'] : ['STARTTLS', 'AUTH'],
       disableReverseLookup: true,
       logger: false,
+      onAuth: ({ username = '' }, _session, done) => {
+        const refusal = this.onLogin(username);
+        if (refusal) done(refusal);
+        else done(null, { user: username });
+      },
+      onMailFrom: ({ address }, _session, done) => done(this.onSender(address)),
       onRcptTo: ({ address }, _session, done) => done(this.onRecipient(address)),
       onData: (stream, { envelope }, done) => {
         const parts: Buffer[] = [];
