@@ -54,6 +54,7 @@ it('stops a mail server that refuses the login; another one goes on', async () =
   guarded.onLogin = () => new Reply(535, '5.7.8 wrong password for user@school.example');
   const sendId = await trigger('l', 50);
   await h.startWorker({
+    smtpIdleMs: 200,
     transports: [server('guarded', guardedUrl(), { weight: 9 }), server('open', h.sink.url)],
     timing: { ...FAST, breakerSeconds: 60 },
   });
@@ -83,7 +84,7 @@ it('keeps mail queued and untried, and goes on by itself once a probe gets throu
     await queueEmail(h, h.key, anEmail({ to_address: ['two@list.example'], priority_level: '2' })),
   ];
   expect(emails.map((one) => one.status)).toEqual([201, 201]);
-  await h.startWorker({ transports: [server('guarded', guardedUrl())] });
+  await h.startWorker({ smtpIdleMs: 200, transports: [server('guarded', guardedUrl())] });
   await until('probes to fail and pauses to grow', async () => {
     const { rows } = await h.database.pool.query('select failures from transport_states');
     return rows[0]?.failures >= 3;

@@ -46,6 +46,7 @@ describe('choosing', () => {
   it('shares the mail by weight', async () => {
     const sendId = await trigger(someMembers(400));
     await h.startWorker({
+      smtpIdleMs: 200,
       transports: [server('a', h.sink.url, { weight: 3 }), server('b', second.url, { weight: 1 })],
     });
     expect((await completed(sendId)).counts).toMatchObject({ sent: 400 });
@@ -57,6 +58,7 @@ describe('choosing', () => {
   it('takes the next one in the same attempt where no connection can be made', async () => {
     const sendId = await trigger(someMembers(60));
     await h.startWorker({
+      smtpIdleMs: 200,
       transports: [server('gone', 'smtp://127.0.0.1:1', { weight: 100 }), server('b', second.url)],
     });
     expect((await completed(sendId)).counts).toMatchObject({ sent: 60 });
@@ -72,6 +74,7 @@ describe('choosing', () => {
     const news = await trigger(someMembers(12), { from_email: 'news' });
     const lost = await trigger(someMembers(3), { from_email: 'lost' });
     await h.startWorker({
+      smtpIdleMs: 200,
       transports: [
         server('a', h.sink.url, { senders: ['*@school.example'] }),
         server('b', second.url, { senders: ['news@other.example'] }),
@@ -152,7 +155,10 @@ it('has no more connections to one domain at once than configured', async () => 
     inside[domain] -= 1;
     return undefined;
   };
-  await h.startWorker({ transports: [server('a', h.sink.url, { perDomainConnections: 2 })] });
+  await h.startWorker({
+    smtpIdleMs: 200,
+    transports: [server('a', h.sink.url, { perDomainConnections: 2 })],
+  });
   expect((await completed(sendId)).counts).toMatchObject({ sent: 60 });
   expect(most['list.example']).toBeLessThanOrEqual(2);
   expect(most['o.example']).toBeLessThanOrEqual(2);
@@ -164,6 +170,7 @@ it('has no more connections to one domain at once than configured', async () => 
 it('hands nothing over without TLS where TLS is required', async () => {
   const sendId = await trigger(someMembers(3));
   const worker = await h.startWorker({
+    smtpIdleMs: 200,
     transports: [server('a', h.sink.url, { tls: 'required' })],
   });
   await until('the mail server to be stopped', async () => {
@@ -188,7 +195,7 @@ describe('DKIM', () => {
     });
     const sendId = await trigger(someMembers(1));
     const dkim = { domain: 'school.example', selector: 's1', privateKey: pem };
-    await h.startWorker({ transports: [server('a', h.sink.url, { dkim })] });
+    await h.startWorker({ smtpIdleMs: 200, transports: [server('a', h.sink.url, { dkim })] });
     await completed(sendId);
     const raw = h.sink.accepted[0]!.raw.toString('latin1');
     const tags = dkimTags(raw);
@@ -374,6 +381,9 @@ it('keeps partial acceptance exact while the mail goes over two mail servers', a
     address.startsWith('m1') ? new Reply(550, '5.1.1 no such user') : undefined;
   h.sink.onRecipient = refuse;
   second.onRecipient = refuse;
-  await h.startWorker({ transports: [server('a', h.sink.url), server('b', second.url)] });
+  await h.startWorker({
+    smtpIdleMs: 200,
+    transports: [server('a', h.sink.url), server('b', second.url)],
+  });
   expect((await completed(sendId)).counts).toMatchObject({ sent: 29, failed: 11 });
 });
