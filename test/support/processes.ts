@@ -12,8 +12,14 @@ export interface Process {
   child: ChildProcess;
   /** Resident memory right now, in MiB. */
   memory(): Promise<number>;
+  /** The exit code; null where a signal ended it. */
+  readonly ended: Promise<number | null>;
+  /** Sends it, and does not wait: SIGSTOP and SIGCONT end nothing. */
+  signal(signal: NodeJS.Signals): void;
   /** SIGTERM; resolves with the exit code. */
   stop(): Promise<number | null>;
+  /** SIGKILL; resolves when it is gone. */
+  kill(): Promise<void>;
 }
 
 export interface ApiProcess extends Process {
@@ -56,25 +62,38 @@ export function watchMemory(watched: Process): { peak(): Promise<number> } {
   };
 }
 
+// What a failed test leaves running must not outlive it.
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 function start(args: string[], env: Environment, stderr: 'inherit' | 'pipe' = 'inherit'): Process {
   const child = spawn(process.execPath, ['--import', 'tsx', rootFile('src/cli.ts'), ...args], {
     cwd: rootFile(),
     env: { ...process.env, NODE_ENV: 'production', ...env },
     stdio: ['ignore', 'inherit', stderr],
   });
-  // What a failed test leaves running must not outlive it.
-  process.once('exit', () => child.kill('SIGKILL'));
-  const ended = once(child, 'exit') as Promise<[number | null]>;
+  running.add(child);
+  const ended = once(child, 'exit').then(([code]) => {
+    running.delete(child);
+    return code as number | null;
+  });
   return {
     child,
     memory: async () => {
       const { stdout } = await run('ps', ['-o', 'rss=', '-p', String(child.pid)]);
       return Number(stdout) / 1024;
     },
-    stop: async () => {
+    ended,
+    signal: (signal) => void child.kill(signal),
+    stop: () => {
       child.kill('SIGTERM');
-      const [code] = await ended;
-      return code;
+      return ended;
+    },
+    kill: async () => {
+      child.kill('SIGKILL');
+      await ended;
     },
   };
 }
