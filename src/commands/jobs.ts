@@ -2,6 +2,7 @@
 import { sql } from 'kysely';
 import type { Database } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
+import { listBreakers } from '../smtp/breakers.ts';
 import { LANE_NAMES, LANES, type TaskName } from '../queue.ts';
 
 interface Row {
@@ -28,6 +29,17 @@ export async function jobLines(db: Database): Promise<string[]> {
         lanes,
         state,
         shown(age),
+      ]),
+    ),
+    ...table(
+      'Stopped or slowed',
+      ['mail server', 'what', 'why', 'next try', 'last reply'],
+      (await listBreakers(db)).map((one) => [
+        one.transport,
+        one.sender ?? one.domain ?? 'all',
+        one.reason,
+        one.retry_at.toISOString(),
+        one.last_reply,
       ]),
     ),
     ...table(
