@@ -400,7 +400,11 @@ describe('what is refused', () => {
       /files is not a field for files/,
     );
     await refused(anEmail({ attachments: [{ name: 'run.exe', content: 'MZ' }] }), 400, /run\.exe/);
-    await refused(anEmail({ attachments: 'text' }), 400, /attachments must be files, each with a file name/);
+    await refused(
+      anEmail({ attachments: 'text' }),
+      400,
+      /attachments must be files, each with a file name/,
+    );
   });
 
   it('files that are too large or too many, as 413', async () => {
