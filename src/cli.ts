@@ -252,6 +252,7 @@ async function withDatabase(action: (connection: Connection) => Promise<void>): 
     log,
     max: 3,
     applicationName: 'rosterpost cli',
+    queryTimeoutMs: 3_600_000, // migrations may take their time
   });
   try {
     await action(connection);

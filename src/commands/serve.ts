@@ -10,7 +10,7 @@ import { createApp } from '../http/app.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
-import { startWorker, WORKER_CONNECTIONS, type Worker } from '../worker/worker.ts';
+import { startWorker, WORKER_CONNECTIONS, WORKER_QUERY_MS, type Worker } from '../worker/worker.ts';
 import { runUntilSignal, untilSignal } from './signals.ts';
 
 /** For requests that are under way when the API is told to stop. */
@@ -46,6 +46,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       log,
       max: WORKER_CONNECTIONS,
       applicationName: workerApplicationName(),
+      queryTimeoutMs: WORKER_QUERY_MS,
     });
     worker = await startWorker({
       connection: workerConnection,

@@ -5,7 +5,7 @@ import { createLogger } from '../log.ts';
 import { LANE_NAMES, type Lane } from '../queue.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
-import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
+import { startWorker, WORKER_CONNECTIONS, WORKER_QUERY_MS } from '../worker/worker.ts';
 import { runUntilSignal } from './signals.ts';
 
 export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }): Promise<void> {
@@ -18,6 +18,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     log,
     max: WORKER_CONNECTIONS,
     applicationName: workerApplicationName(),
+    queryTimeoutMs: WORKER_QUERY_MS,
   });
   const worker = await startWorker({
     connection,

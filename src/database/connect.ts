@@ -23,6 +23,8 @@ export interface ConnectOptions {
   /** Most connections of this pool; default 10. */
   max?: number;
   applicationName?: string;
+  /** A statement without an answer for so long fails, and its connection goes: it may be half-open. */
+  queryTimeoutMs?: number;
   /** Idle connections do not keep the process running. */
   allowExitOnIdle?: boolean;
 }
@@ -41,6 +43,7 @@ export function connect({
   log,
   max = 10,
   applicationName = 'rosterpost',
+  queryTimeoutMs = 60_000,
   allowExitOnIdle = false,
 }: ConnectOptions): Connection {
   const pool = new pg.Pool({
@@ -52,8 +55,12 @@ export function connect({
     // A process stopped in the middle of a transaction must not hold its locks for ever.
     idle_in_transaction_session_timeout: 30_000,
     // Our statements are short; compiling a plan costs the snapshot of a large list 100 ms.
-    options: '-c jit=off',
+    // The server notices a half-open connection, too, and gives its locks back.
+    options:
+      '-c jit=off -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3',
+    query_timeout: queryTimeoutMs,
     keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
     allowExitOnIdle,
   });
   pool.on('error', (error) => log.warn({ error: error.message }, 'idle database connection lost'));

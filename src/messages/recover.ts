@@ -11,12 +11,16 @@ export const WORKER_LOCK = 0x5250;
 /** Heartbeats missed by a worker whose lock is free, after which it is dead. */
 const MISSED = 1.5;
 
-/** Declares dead what gives no sign of life, and settles what dead and stopped workers left. */
-export async function recoverDead(db: Database, self: number, log: Logger): Promise<void> {
+/** Declares dead what gives no sign of life. */
+export async function declareDeadWorkers(db: Database, self: number, log: Logger): Promise<void> {
   for (const dead of await findDead(db, self)) {
     await endSessions(db, dead.application_name);
     if (await declareDead(db, dead.id)) log.error({ ...dead }, 'a worker is dead');
   }
+}
+
+/** Settles what dead and stopped workers left in hand. */
+export async function recoverStopped(db: Database, log: Logger): Promise<void> {
   while (await recoverNext(db, log));
 }
 

@@ -42,6 +42,8 @@ export interface RunningDelivery {
   abort: () => void;
   /** Rejects when this worker was declared dead. */
   fenced: Promise<never>;
+  /** Whether we may declare others dead. */
+  isSteady: () => boolean;
   /** After everything in hand is recorded. */
   close: () => Promise<void>;
 }
@@ -92,6 +94,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       stopping: stopping.signal,
     },
     fenced: liveness.fenced,
+    isSteady: () => liveness.isSteady(),
     stop: () => stopping.abort(),
     abort: () => {
       for (const one of [bulk, urgent, singles]) one.abort();

@@ -12,11 +12,18 @@ import type { Logger } from '../log.ts';
 import { WORKER_LOCK } from '../messages/recover.ts';
 import type { Lane } from '../queue.ts';
 
+const STEADY_BEATS = 2;
+
 export interface Liveness {
   /** Our row's id. */
   worker: number;
   /** Rejects when this worker was declared dead. */
   readonly fenced: Promise<never>;
+  /**
+   * True where our own signs of life were given for a while: after an outage of the database all look
+   * dead to each other, and whoever is back first must wait for the rest.
+   */
+  isSteady(): boolean;
   /** When nothing is in hand any more: nothing can be claimed in our name from now on. */
   stop(): Promise<void>;
 }
@@ -56,18 +63,21 @@ export async function registerWorker(options: LivenessOptions): Promise<Liveness
   const fence = Promise.withResolvers<never>();
   fence.promise.catch(() => undefined);
 
+  let steadySince = performance.now();
   const keepBeating = async () => {
     let open = true;
     for (;;) {
       await pause(limits.heartbeatMs, undefined, { signal: stopping.signal, ref: false });
       try {
         if (!open) session = await openSession(connection, worker, limits);
-        open = true;
         if (!(await beat(session, worker, session.pid))) return fence.reject(new Fenced(worker));
+        if (!open) steadySince = performance.now();
+        open = true;
       } catch (error) {
         if (stopping.signal.aborted) return undefined;
         log.warn({ worker, error: (error as Error).message }, 'no sign of life was given');
         open = false;
+        steadySince = performance.now();
         session.client.end().catch(() => undefined);
         if (await isStopped(connection, worker)) return fence.reject(new Fenced(worker));
       }
@@ -78,6 +88,7 @@ export async function registerWorker(options: LivenessOptions): Promise<Liveness
   return {
     worker,
     fenced: fence.promise,
+    isSteady: () => performance.now() - steadySince > STEADY_BEATS * limits.heartbeatMs,
     stop: async () => {
       stopping.abort();
       await beating;

@@ -18,7 +18,7 @@ import prepareChunk from '../../tasks/prepare_chunk.ts';
 import reconcile from '../../tasks/reconcile.ts';
 import wakeDueTask from '../../tasks/wake_due.ts';
 import type { Logger } from '../log.ts';
-import { recoverDead } from '../messages/recover.ts';
+import { declareDeadWorkers, recoverStopped } from '../messages/recover.ts';
 import { LANE_NAMES, LANES, type Lane, type TaskName } from '../queue.ts';
 import { wakeDue } from '../sends/wake.ts';
 import { createDelivery, type DeliveryOptions } from './delivery.ts';
@@ -43,6 +43,8 @@ const RECORD_MS = 5000;
 
 /** Connections the worker's pool needs at most: a listener per lane, a slot's query each, upkeep. */
 export const WORKER_CONNECTIONS = 20;
+/** A worker's statements take milliseconds. */
+export const WORKER_QUERY_MS = 20_000;
 
 export interface WorkerOptions extends Omit<DeliveryOptions, 'lanes'> {
   lanes?: readonly Lane[];
@@ -63,6 +65,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const {
     delivery,
     fenced,
+    isSteady,
     stop: stopClaiming,
     abort,
     close,
@@ -97,7 +100,11 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     );
   }
   await db.updateTable('workers').set({ pool_ids: poolIds }).where('id', '=', worker).execute();
-  const upkeep = [repeat('dead workers', () => recoverDead(db, worker, log), WAKE_MS, log)];
+  const sweep = async () => {
+    if (isSteady()) await declareDeadWorkers(db, worker, log);
+    await recoverStopped(db, log);
+  };
+  const upkeep = [repeat('dead workers', sweep, WAKE_MS, log)];
   if (lanes.includes('upkeep')) upkeep.push(repeat('due work', () => wakeDue(db), WAKE_MS, log));
   log.info({ worker, lanes }, 'worker started');
 
