@@ -112,7 +112,8 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
   const finish = async () => {
     stopClaiming();
     for (const one of upkeep) one.stop();
-    await Promise.all(runners.map((runner) => runner.stop()));
+    // One that has ended by itself cannot be stopped again.
+    await Promise.allSettled(runners.map((runner) => runner.stop()));
     await Promise.all(upkeep.map((one) => one.done));
     await close();
     log.info({ worker }, 'worker stopped');
