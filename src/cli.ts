@@ -21,6 +21,7 @@ import {
   type EmailTypeOptions,
 } from './commands/email-types.ts';
 import { Fenced } from './worker/liveness.ts';
+import { LaneEnded } from './worker/worker.ts';
 import { createExampleTypes } from './emails-queue/email-types.ts';
 import { jobLines } from './commands/jobs.ts';
 import { countsLine, watchSend } from './commands/progress.ts';
@@ -275,7 +276,8 @@ function explain(error: unknown): string {
     error instanceof DomainError ||
     error instanceof ConfigError ||
     error instanceof EmbeddedPostgresError ||
-    error instanceof Fenced;
+    error instanceof Fenced ||
+    error instanceof LaneEnded;
   if (expected) return error.message;
   const { code, syscall, address, port } = error as NodeJS.ErrnoException & ListenError;
   if (syscall === 'listen') {

@@ -46,6 +46,7 @@ export const LANES = {
 } as const satisfies Record<string, readonly TaskName[]>;
 
 export type Lane = keyof typeof LANES;
+export const TASK_NAMES: readonly TaskName[] = Object.values(LANES).flat();
 export const LANE_NAMES = Object.keys(LANES) as Lane[];
 
 /** Under contention add_jobs can skip a row whose job is being locked; a second call replaces it. */

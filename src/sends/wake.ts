@@ -6,6 +6,7 @@ import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
 import { URGENT_PRIORITY } from '../messages/single.ts';
 import {
+  TASK_NAMES,
   enqueue,
   enqueueChunks,
   enqueueSingles,
@@ -85,6 +86,8 @@ async function enqueueEmails(
 
 /** @returns how many jobs were added */
 export async function reconcile(db: Database): Promise<number> {
+  await unlockOrphans(db);
+  await removeSuperseded(db);
   const expanded = await reconcileSends(db);
   const prepared = await reconcileChunks(db, 'prepare_chunk');
   const delivered = await reconcileChunks(db, 'deliver_chunk');
@@ -92,11 +95,41 @@ export async function reconcile(db: Database): Promise<number> {
   return expanded + prepared + delivered + singles;
 }
 
-/** A job that gave up (25 attempts) is as good as none: adding it again starts it anew. */
+/**
+ * A job that runs, or will soon. One that gave up (25 attempts), or that failed so often that it waits for
+ * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew.
+ */
+const willRun = sql`(
+  j.locked_at is not null
+  or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
+
 const noJob = (key: ReturnType<typeof sql>) => sql`
-  not exists (
-    select from graphile_worker.jobs j
-    where j.key = ${key} and (j.locked_at is not null or j.attempts < j.max_attempts))`;
+  not exists (select from graphile_worker.jobs j where j.key = ${key} and ${willRun})`;
+
+/**
+ * Frees jobs locked by a pool that no running worker has: its process was killed before it was noted.
+ * The graphile-worker command line is such a pool, too; a job of its that runs for so long runs twice,
+ * which does no harm.
+ */
+async function unlockOrphans(db: Database): Promise<void> {
+  await sql`
+    select graphile_worker.force_unlock_workers(array(
+      select distinct j.locked_by from graphile_worker.jobs j
+      where j.locked_at < now() - interval '1 minute'
+        and not exists (
+          select from workers w where w.stopped_at is null and j.locked_by = any (w.pool_ids))))
+  `.execute(db);
+}
+
+/** What graphile-worker leaves of a job that was added anew while it ran: no key, and given up. */
+async function removeSuperseded(db: Database): Promise<void> {
+  await sql`
+    select graphile_worker.complete_jobs(array(
+      select id from graphile_worker.jobs
+      where key is null and locked_at is null and attempts >= max_attempts
+        and task_identifier = any (${TASK_NAMES}::text[])))
+  `.execute(db);
+}
 
 function reconcileSends(db: Database): Promise<number> {
   return db.transaction().execute(async (trx) => {
@@ -141,7 +174,7 @@ function reconcileSingles(db: Database): Promise<number> {
        where e.queue_state = 'due' and e.priority_level > ${URGENT_PRIORITY}
          and not exists (
            select from graphile_worker.jobs j
-           where j.task_identifier = 'deliver_singles' and (j.locked_at is not null or j.attempts < j.max_attempts))
+           where j.task_identifier = 'deliver_singles' and ${willRun})
        limit 1)
     `.execute(trx);
     return enqueueEmails(trx, rows);

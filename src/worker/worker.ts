@@ -17,6 +17,8 @@ import expandSend from '../../tasks/expand_send.ts';
 import prepareChunk from '../../tasks/prepare_chunk.ts';
 import reconcile from '../../tasks/reconcile.ts';
 import wakeDueTask from '../../tasks/wake_due.ts';
+import { sql } from 'kysely';
+import type { Database } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
 import { declareDeadWorkers, recoverStopped } from '../messages/recover.ts';
 import { LANE_NAMES, LANES, type Lane, type TaskName } from '../queue.ts';
@@ -50,6 +52,14 @@ export interface WorkerOptions extends Omit<DeliveryOptions, 'lanes'> {
   lanes?: readonly Lane[];
 }
 
+/** graphile-worker gives a lane up where the database refuses it for long; a new process is needed. */
+export class LaneEnded extends Error {
+  constructor() {
+    super('a lane ended by itself: the database was away for too long');
+    this.name = 'LaneEnded';
+  }
+}
+
 export interface Worker {
   /** Settles when the worker has ended; rejects where it ended by itself. */
   readonly ended: Promise<void>;
@@ -77,8 +87,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       runWith(delivery, () => task(payload, helpers));
   const runners: Runner[] = [];
   const events: WorkerEvents = new EventEmitter();
-  const poolIds: string[] = [];
-  events.on('pool:create', ({ workerPool }) => poolIds.push(workerPool.id));
+  // At once: a job that is locked by a pool nobody knows stays locked when the process is killed.
+  const noted: Promise<unknown>[] = [];
+  events.on('pool:create', ({ workerPool }) => noted.push(notePool(db, worker, workerPool.id)));
   for (const lane of lanes) {
     const taskList: TaskList = Object.fromEntries(
       LANES[lane].map((name) => [name, inDelivery(TASKS[name])]),
@@ -99,7 +110,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
       }),
     );
   }
-  await db.updateTable('workers').set({ pool_ids: poolIds }).where('id', '=', worker).execute();
+  await Promise.all(noted);
   const sweep = async () => {
     if (isSteady()) await declareDeadWorkers(db, worker, log);
     await recoverStopped(db, log);
@@ -122,10 +133,16 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
     (stopped ??= inTime(finish, abort, options.timing.shutdownGraceMs, hurry));
   // A runner that ends without being told has lost its database for good, or met a bug.
   const ended = Promise.race([fenced, ...runners.map((runner) => runner.promise)]).then(
-    () => stopped ?? Promise.reject(new Error('a lane ended by itself')),
+    () => stopped ?? Promise.reject(new LaneEnded()),
   );
   ended.catch(() => undefined);
   return { ended, stop };
+}
+
+function notePool(db: Database, worker: number, poolId: string): Promise<unknown> {
+  return sql`
+    update workers set pool_ids = array_append(pool_ids, ${poolId}::text) where id = ${worker}
+  `.execute(db);
 }
 
 /** Runs `finish`, with `abort` after the grace period or at once when told to hurry. */

@@ -73,6 +73,33 @@ it.each(['expand_send', 'prepare_chunk', 'deliver_chunk'])(
   },
 );
 
+it.each([
+  [
+    'that failed so often that it waits for hours',
+    "run_at = now() + interval '1 day', attempts = 9",
+  ],
+  [
+    'of a process that was killed before anybody knew it',
+    "locked_at = now() - interval '2 minutes', locked_by = 'pool-x'",
+  ],
+  ['that has given up', 'attempts = max_attempts'],
+])('goes on after a job %s', async (_, change) => {
+  const sendId = await trigger(3);
+  const { rowCount } = await h.database.pool.query(
+    `update graphile_worker._private_jobs set ${change}`,
+  );
+  expect(rowCount).toBe(1);
+  const worker = await h.startWorker();
+  await until('the send to be finished', async () => {
+    // As each minute by itself; what was freed is added by the next one.
+    await h.database.pool.query(`select graphile_worker.add_job('reconcile', '{}')`);
+    const { body } = await h.api('GET', `/api/sends/${sendId}`);
+    return body.send.state === 'completed';
+  });
+  await worker.stop();
+  expect(h.sink.accepted).toHaveLength(3);
+});
+
 /** Runs the one waiting job of a task, as the graphile-worker command line would. */
 async function runTask(task: 'expand_send' | 'prepare_chunk') {
   const { expandSend } = await import('../../src/sends/expand.ts');
