@@ -3,7 +3,7 @@
 // message was made wins, and it needs the worker's own row to be running: a worker that was
 // declared dead can take nothing any more, however late it wakes.
 import { sql, type RawBuilder } from 'kysely';
-import type { Database } from '../database/connect.ts';
+import type { Database, Trx } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import type { ChunkRef } from '../queue.ts';
 import { notPaused } from './pause.ts';
@@ -30,6 +30,20 @@ export interface Chunk extends ChunkRef {
 }
 
 /**
+ * Part of every claim: the worker is running, and stays so until the claim is committed. A heartbeat
+ * does not wait for the lock, declaring the worker dead does.
+ */
+export function fenceOf(worker: number): RawBuilder<unknown> {
+  return sql`
+    select from workers where id = ${worker} and stopped_at is null and ${notPaused} for key share`;
+}
+
+/** A statement whose answer was lost may still run: what it claims is visible afterwards. */
+export async function waitForClaims(trx: Trx, worker: number): Promise<void> {
+  await sql`select from workers where id = ${worker} for update`.execute(trx);
+}
+
+/**
  * Takes the chunk for this worker. Undefined where it is not to be delivered now: completed, not
  * prepared, held by another delivery, its send not sending, or the worker stopped.
  */
@@ -39,14 +53,14 @@ export async function leaseChunk(
   ref: ChunkRef,
 ): Promise<Chunk | undefined> {
   const { rows } = await sql<Chunk>`
+    with fence as materialized (${fenceOf(worker)})
     update send_chunks k set leased_by = ${worker}, next_attempt_at = null
     where k.client_id = ${ref.client_id} and k.send_id = ${ref.send_id} and k.chunk_no = ${ref.chunk_no}
       and k.leased_by is null and k.prepared_at is not null and k.completed_at is null
       and exists (
         select from sends s
         where s.client_id = k.client_id and s.id = k.send_id and s.state = 'sending')
-      and exists (select from workers w where w.id = ${worker} and w.stopped_at is null)
-      and ${notPaused}
+      and exists (select from fence)
     returning client_id, send_id, chunk_no, first_position, last_position
   `.execute(db);
   return rows[0];
@@ -56,7 +70,8 @@ export async function leaseChunk(
  * Gives a chunk back that this worker holds and has nothing in hand of: what it has claimed all the
  * same was claimed by a statement whose answer was lost, and has met no mail server.
  */
-export async function handBackChunk(db: Database, worker: number, ref: ChunkRef): Promise<void> {
+export async function handBackChunk(trx: Trx, worker: number, ref: ChunkRef): Promise<void> {
+  await waitForClaims(trx, worker);
   await sql`
     with chunk as materialized (
       update send_chunks k set leased_by = null, next_attempt_at = now()
@@ -69,7 +84,7 @@ export async function handBackChunk(db: Database, worker: number, ref: ChunkRef)
     where m.client_id = k.client_id and m.send_id = k.send_id
       and m.position between k.first_position and k.last_position
       and m.state = 'sending' and m.claimed_by = ${worker}
-  `.execute(db);
+  `.execute(trx);
 }
 
 /**
@@ -90,9 +105,7 @@ export async function claimFromChunk(
     sql`due.source_object_key`,
   );
   const { rows } = await sql<ClaimedMessage & { state: string }>`
-    with fence as materialized (
-      select from workers where id = ${worker} and stopped_at is null and ${notPaused} for share
-    ),
+    with fence as materialized (${fenceOf(worker)}),
     chunk as materialized (
       select from send_chunks
       where client_id = ${chunk.client_id} and send_id = ${chunk.send_id} and chunk_no = ${chunk.chunk_no}

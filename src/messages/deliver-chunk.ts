@@ -62,11 +62,11 @@ export async function deliverChunk(delivery: Delivery, ref: ChunkRef): Promise<v
       (message, place) => deliverMessage(delivery, chunk, send, template, message, place),
     );
     chunksInHand.delete(name);
-    await db.transaction().execute((trx) => settleChunk(trx, chunk, waitSeconds));
+    await db.transaction().execute((trx) => settleChunk(trx, chunk, worker, waitSeconds));
   } catch (error) {
     // The chunk must not stay with us: nobody else could deliver it.
     await untilAnswered(
-      () => handBackChunk(db, worker, ref),
+      () => db.transaction().execute((trx) => handBackChunk(trx, worker, ref)),
       (message) => log.error({ error: message, ...ref }, 'chunk not handed back yet'),
     );
     throw error;

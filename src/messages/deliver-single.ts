@@ -15,6 +15,7 @@ import { untilAnswered } from './batch-writer.ts';
 import { deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
 import {
   anySingle,
+  anyUrgent,
   claimSingles,
   handBackSingles,
   isServed,
@@ -43,8 +44,9 @@ export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promis
       (email, place) => deliverEmail(delivery, email, place, giveWay),
     );
     if (found === 0) {
-      await putOffUnserved(delivery, urgent, which, waitSeconds);
-      await warnOfMissingTemplates(delivery);
+      const all = sql<boolean>`${anyUrgent} and ${hasTemplate(delivery)}`;
+      await putOffUnserved(delivery, urgent, all, waitSeconds);
+      if (waitSeconds === undefined) await warnOfMissingTemplates(delivery);
     }
   } finally {
     giveWay();
@@ -76,7 +78,7 @@ async function claim(
     return await claimSingles(db, worker, claimId, sql`${which} and ${isServed(rule)}`, places);
   } catch (error) {
     await untilAnswered(
-      () => handBackSingles(db, claimId),
+      () => db.transaction().execute((trx) => handBackSingles(trx, worker, claimId)),
       (message) => log.error({ error: message }, 'emails not handed back yet'),
     );
     throw error;

@@ -100,6 +100,7 @@ export async function deliverWhileDue<Message>(
       left -= claimed.length + skipped;
       for (const [index, message] of claimed.entries()) {
         const done = deliver(message, places[index]!).finally(() => inHand.delete(done));
+        done.catch(() => undefined); // it is met below
         inHand.add(done);
       }
       if (claimed.length + skipped < places.length) {

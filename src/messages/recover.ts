@@ -4,6 +4,7 @@
 import { sql } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
+import { waitForClaims } from './claim.ts';
 
 /** First key of the workers' advisory locks; the second is the worker's id. */
 export const WORKER_LOCK = 0x5250;
@@ -14,8 +15,9 @@ const MISSED = 1.5;
 /** Declares dead what gives no sign of life. */
 export async function declareDeadWorkers(db: Database, self: number, log: Logger): Promise<void> {
   for (const dead of await findDead(db, self)) {
+    if (!(await declareDead(db, dead))) continue;
+    log.error({ ...dead }, 'a worker is dead');
     await endSessions(db, dead.application_name);
-    if (await declareDead(db, dead.id)) log.error({ ...dead }, 'a worker is dead');
   }
 }
 
@@ -62,12 +64,26 @@ async function endSessions(db: Database, applicationName: string): Promise<void>
   `.execute(db);
 }
 
-/** Waits for claims that are being committed; they are then settled like the others. */
-async function declareDead(db: Database, id: number): Promise<boolean> {
-  const { numAffectedRows } = await sql`
-    update workers w set stopped_at = now() where w.id = ${id} and ${isDead}
-  `.execute(db);
-  return numAffectedRows === 1n;
+/**
+ * Waits for claims that are being committed: they are then settled like the others. Those of a process
+ * that was suspended within one are never committed: its sessions are ended first.
+ */
+async function declareDead(db: Database, { id, application_name }: DeadWorker): Promise<boolean> {
+  const mark = () =>
+    db.transaction().execute(async (trx) => {
+      await sql`set local lock_timeout = '500ms'`.execute(trx);
+      await waitForClaims(trx, id);
+      const { numAffectedRows } = await sql`
+        update workers w set stopped_at = now() where w.id = ${id} and ${isDead}
+      `.execute(trx);
+      return numAffectedRows === 1n;
+    });
+  try {
+    return await mark();
+  } catch {
+    await endSessions(db, application_name);
+    return mark();
+  }
 }
 
 function recoverNext(db: Database, log: Logger): Promise<boolean> {

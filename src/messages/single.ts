@@ -10,7 +10,7 @@ import type { Outcome } from '../smtp/signal.ts';
 import type { SenderRule } from '../smtp/transports.ts';
 import { onUnknownOf } from '../templates/define.ts';
 import type { Template } from '../templates/registry.ts';
-import { notPaused } from './pause.ts';
+import { fenceOf, waitForClaims } from './claim.ts';
 import { roundedDueTime } from './record.ts';
 
 export type RecipientKind = 'to' | 'cc' | 'bcc';
@@ -113,6 +113,9 @@ export function thisSingle({ client_id, message_id }: MessageRef): RawBuilder<bo
   return sql`e.client_id = ${client_id} and e.message_id = ${message_id}`;
 }
 
+/** All that have a job of their own. */
+export const anyUrgent: RawBuilder<boolean> = sql`e.priority_level = ${URGENT_PRIORITY}`;
+
 /** All that have no job of their own. */
 export const anySingle: RawBuilder<boolean> = sql`e.priority_level > ${URGENT_PRIORITY}`;
 
@@ -129,6 +132,9 @@ export function isServed({ patterns, except }: SenderRule): RawBuilder<boolean> 
 /** Of one pass: the rest is put off by the next, and costs nothing before. */
 const MOST_PUT_OFF = 500;
 
+/** They come back one after the other: all at once they would only be put off again. */
+const APART_SECONDS = 0.02;
+
 /** Due emails, the next ones first, become due again in so many seconds. None was tried. */
 export async function putOffSingles(
   db: Database,
@@ -137,12 +143,17 @@ export async function putOffSingles(
 ): Promise<void> {
   await sql`
     with off as materialized (
-      select e.client_id, e.message_id, now() + make_interval(secs => ${seconds}) as due_at
-      from single_emails e
-      where e.queue_state = 'due' and ${which}
-      order by e.priority_level, e.queued_at
-      limit ${MOST_PUT_OFF}
-      for no key update skip locked
+      select client_id, message_id,
+        now() + make_interval(secs => ${seconds}::float8 + ${APART_SECONDS}::float8 * (
+          row_number() over (order by priority_level, queued_at) - 1)) as due_at
+      from (
+        select e.client_id, e.message_id, e.priority_level, e.queued_at
+        from single_emails e
+        where e.queue_state = 'due' and ${which}
+        order by e.priority_level, e.queued_at
+        limit ${MOST_PUT_OFF}
+        for no key update skip locked
+      ) due
     ),
     message as (
       update messages m set next_attempt_at = off.due_at
@@ -166,9 +177,7 @@ export async function claimSingles(
   limit: number,
 ): Promise<{ claimed: ClaimedSingle[]; skipped: number }> {
   const { rows } = await sql<ClaimedSingle & { state: string }>`
-    with fence as materialized (
-      select from workers where id = ${worker} and stopped_at is null and ${notPaused} for share
-    ),
+    with fence as materialized (${fenceOf(worker)}),
     picked as materialized (
       select e.client_id, e.message_id, e.requires_consent
       from single_emails e
@@ -242,7 +251,8 @@ export async function claimSingles(
 }
 
 /** Gives back what a statement claimed whose answer was lost: it has met no mail server. */
-export async function handBackSingles(db: Database, claimId: string): Promise<void> {
+export async function handBackSingles(trx: Trx, worker: number, claimId: string): Promise<void> {
+  await waitForClaims(trx, worker);
   await sql`
     with back as (
       update single_emails set queue_state = 'due', claimed_by = null, claim_id = null
@@ -251,7 +261,7 @@ export async function handBackSingles(db: Database, claimId: string): Promise<vo
     )
     update messages m set state = 'queued', claimed_by = null, claimed_at = null
     from back where m.client_id = back.client_id and m.id = back.message_id
-  `.execute(db);
+  `.execute(trx);
 }
 
 export interface SingleOutcome extends MessageRef {

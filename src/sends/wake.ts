@@ -87,6 +87,7 @@ async function enqueueEmails(
 /** @returns how many jobs were added */
 export async function reconcile(db: Database): Promise<number> {
   await unlockOrphans(db);
+  await freeOrphanedChunks(db);
   await removeSuperseded(db);
   const expanded = await reconcileSends(db);
   const prepared = await reconcileChunks(db, 'prepare_chunk');
@@ -118,6 +119,15 @@ async function unlockOrphans(db: Database): Promise<void> {
       where j.locked_at < now() - interval '1 minute'
         and not exists (
           select from workers w where w.stopped_at is null and j.locked_by = any (w.pool_ids))))
+  `.execute(db);
+}
+
+/** A lease that was taken in the moment its worker was declared dead: nobody else looks after it. */
+async function freeOrphanedChunks(db: Database): Promise<void> {
+  await sql`
+    update send_chunks k set leased_by = null, next_attempt_at = now()
+    from workers w
+    where k.leased_by = w.id and w.recovered_at is not null
   `.execute(db);
 }
 

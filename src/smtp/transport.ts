@@ -161,7 +161,8 @@ export class SmtpPool {
       smtp.send(noted, body as never, (error, info) => {
         smtp.off('end', lost);
         if (error) fail(error);
-        else resolve({ kind: 'accepted', reply: info.response, refused: refusalsOf(info) });
+        else
+          resolve({ kind: 'accepted', reply: shorten(info.response), refused: refusalsOf(info) });
       });
     });
     this.#inUse.delete(connection);
@@ -329,7 +330,11 @@ function isClosing(signal: Signal): boolean {
   return signal.kind === 'refused' && signal.reply.code === 421;
 }
 
-/** One line, at most 500 characters: what a person wants to see of a reply. */
+/** One line of what can be stored, at most 500 characters: what a person wants to see of a reply. */
 function shorten(text: string): string {
-  return text.replace(/\s+/gu, ' ').trim().slice(0, 500);
+  return text
+    .replaceAll(/[\s\u0000-\u001f\u007f-\u009f]+/gu, ' ')
+    .trim()
+    .slice(0, 500)
+    .toWellFormed();
 }

@@ -64,6 +64,7 @@ export async function registerWorker(options: LivenessOptions): Promise<Liveness
   fence.promise.catch(() => undefined);
 
   let steadySince = performance.now();
+  let lastBeat = performance.now();
   const keepBeating = async () => {
     let open = true;
     for (;;) {
@@ -71,7 +72,10 @@ export async function registerWorker(options: LivenessOptions): Promise<Liveness
       try {
         if (!open) session = await openSession(connection, worker, limits);
         if (!(await beat(session, worker, session.pid))) return fence.reject(new Fenced(worker));
-        if (!open) steadySince = performance.now();
+        // Late is as bad as failed: a process that was suspended finds everybody else's beats old, too.
+        if (!open || performance.now() - lastBeat > STEADY_BEATS * limits.heartbeatMs)
+          steadySince = performance.now();
+        lastBeat = performance.now();
         open = true;
       } catch (error) {
         if (stopping.signal.aborted) return undefined;
@@ -88,7 +92,11 @@ export async function registerWorker(options: LivenessOptions): Promise<Liveness
   return {
     worker,
     fenced: fence.promise,
-    isSteady: () => performance.now() - steadySince > STEADY_BEATS * limits.heartbeatMs,
+    isSteady: () => {
+      const now = performance.now();
+      const steady = STEADY_BEATS * limits.heartbeatMs;
+      return now - steadySince > steady && now - lastBeat < steady;
+    },
     stop: async () => {
       stopping.abort();
       await beating;
@@ -117,9 +125,11 @@ interface Session {
   client: pg.Client;
   /** Of its backend. */
   pid: number;
+  /** Not while an earlier session is still there, such as a half-open one. */
+  holdsLock: boolean;
 }
 
-/** A session of its own that holds the worker's lock, or will when an earlier one is gone. */
+/** A session of its own, for the worker's lock. */
 async function openSession(
   { url, applicationName }: Connection,
   worker: number,
@@ -136,15 +146,24 @@ async function openSession(
   client.on('error', () => undefined); // the next beat meets it
   await client.connect();
   (client as pg.Client & { unref(): void }).unref(); // missing in the types
-  const { rows } = await client.query<{ pid: number }>(
-    'select pg_backend_pid() as pid, pg_try_advisory_lock($1, $2)',
+  const { rows } = await client.query<{ pid: number }>('select pg_backend_pid() as pid');
+  const session = { client, pid: rows[0]!.pid, holdsLock: false };
+  await takeLock(session, worker);
+  return session;
+}
+
+async function takeLock(session: Session, worker: number): Promise<void> {
+  const { rows } = await session.client.query<{ taken: boolean }>(
+    'select pg_try_advisory_lock($1, $2) as taken',
     [WORKER_LOCK, worker],
   );
-  return { client, pid: rows[0]!.pid };
+  session.holdsLock = rows[0]!.taken;
 }
 
 /** False where the worker was declared dead. @throws where the session is not ours alone */
-async function beat({ client }: Session, worker: number, pid: number): Promise<boolean> {
+async function beat(session: Session, worker: number, pid: number): Promise<boolean> {
+  const { client } = session;
+  if (!session.holdsLock) await takeLock(session, worker);
   const { rows } = await client.query<{ pid: number }>(
     `update workers set heartbeat_at = now() where id = $1 and stopped_at is null
      returning pg_backend_pid() as pid`,
