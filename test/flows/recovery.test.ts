@@ -68,6 +68,47 @@ describe('a worker that was killed', () => {
   });
 });
 
+describe('what is in nobody’s hands though its row says so', () => {
+  const cases: [string, object, object][] = [
+    ['retry', {}, { sent: 10, unknown: 0 }],
+    ['hold', newsletter, { sent: 7, unknown: 3 }],
+  ];
+  it.each(cases)('is settled by the next delivery of its chunk: %s', async (_, more, counts) => {
+    const id = await trigger(10, { ...more });
+    await h.drain(id);
+    h.sink.accepted.length = 0;
+    // As a worker that lost its chunk in the moment it was declared dead would leave it.
+    await h.database.pool.query(
+      `with w as (select id from workers limit 1),
+       s as (update sends set state = 'sending', completed_at = null, open_chunks = 1 where id = $1),
+       k as (update send_chunks set completed_at = null, sent = 7, next_attempt_at = now() where send_id = $1)
+       update messages set state = 'sending', claimed_by = w.id, claimed_at = now(), settled_at = null
+       from w where send_id = $1 and position <= 3`,
+      [id],
+    );
+    const done = await h.drain(id);
+    expect(done.counts).toMatchObject(counts);
+    expect(h.sink.accepted).toHaveLength(done.counts.sent - 7);
+  });
+
+  it('a lease of a worker that is gone', async () => {
+    const id = await trigger(10);
+    await h.drain(id);
+    h.sink.accepted.length = 0;
+    await h.database.pool.query(
+      `with s as (update sends set state = 'sending', completed_at = null, open_chunks = 1 where id = $1),
+       k as (update send_chunks set completed_at = null, sent = 9, leased_by = (select id from workers where recovered_at is not null limit 1)
+         where send_id = $1)
+       update messages set state = 'queued', settled_at = null where send_id = $1 and position = 1`,
+      [id],
+    );
+    await h.startWorker();
+    await h.database.pool.query(`select graphile_worker.add_job('reconcile', '{}')`);
+    await h.waitFor(id, (send) => send.completed_at !== null);
+    expect(h.sink.accepted).toHaveLength(1);
+  });
+});
+
 describe('a worker that gave no sign of life', () => {
   it('is fenced: it claims nothing, records nothing, and ends', async () => {
     const id = await trigger(500, newsletter);

@@ -76,3 +76,17 @@ it('lost after the final dot: handed over, and nobody knows', async () => {
   };
   expect(await pool.send(ENVELOPE, RAW)).toMatchObject({ kind: 'lost', handedOver: true });
 });
+
+it('a reply with anything in it can be stored', async () => {
+  const usual = answers;
+  for (const text of ['no \0 such user', `${'a'.repeat(489)}😀 and more`]) {
+    answers = (command, socket) =>
+      command === 'RCPT' ? `550 5.1.1 ${text}` : usual(command, socket);
+    const signal = await pool.send(ENVELOPE, RAW);
+    const reply = (signal as { reply: { text: string } }).reply.text;
+    expect(reply).toMatch(/^550 5\.1\.1 /u);
+    expect(reply).not.toMatch(/\0/u);
+    expect(reply.isWellFormed()).toBe(true);
+    expect(reply.length).toBeLessThanOrEqual(500);
+  }
+});
