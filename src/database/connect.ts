@@ -37,6 +37,27 @@ const types: pg.CustomTypesConfig = {
       : pg.types.getTypeParser(oid, format),
 };
 
+/**
+ * pg gives up a query after `query_timeout`, but keeps the connection in the pool, where the next one
+ * waits behind it.
+ */
+class ImpatientClient extends pg.Client {
+  override query = ((...args: Parameters<pg.Client['query']>) => {
+    const answer: unknown = super.query(...args);
+    if (answer instanceof Promise) answer.catch((error: Error) => this.#leave(error));
+    return answer;
+  }) as pg.Client['query'];
+
+  #leave({ message }: Error): void {
+    if (message === 'Query read timeout') (this as unknown as Wired).connection.stream.destroy();
+  }
+}
+
+/** Missing in the types. */
+interface Wired {
+  connection: { stream: { destroy(): void } };
+}
+
 /** Opens a pool; connects on first use. `close` waits for the queries that are under way. */
 export function connect({
   url,
@@ -47,6 +68,7 @@ export function connect({
   allowExitOnIdle = false,
 }: ConnectOptions): Connection {
   const pool = new pg.Pool({
+    Client: ImpatientClient,
     connectionString: url,
     max,
     types,

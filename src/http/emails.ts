@@ -17,7 +17,7 @@ import { address, freeData, issuesToErrors, jsonObject, key, line } from '../fie
 import type { ApiEnv, Services } from './services.ts';
 import { answer, INVALID_EMAIL_DATA, succeeded } from './legacy-shape.ts';
 import { withMultipart, type MultipartForm, type SpooledFile } from './multipart.ts';
-import { UploadGate } from './upload-gate.ts';
+import { keepSpoolSwept, UploadGate } from './upload-gate.ts';
 import { idParam, MIB, PAGE_QUERY, readQuery } from './request.ts';
 
 /** Forms read at once, from the network to disk; each takes some 100 KiB, its text at most 2 MiB. */
@@ -27,6 +27,7 @@ const STORED_AT_ONCE = { places: 4, perClient: 2 };
 /** A body of at most so many bytes needs no place to be read. */
 const SMALL_BODY = 64 * 1024;
 const UPLOAD_TIMEOUT_MS = 120_000;
+const UPLOAD_SILENCE_MS = 10_000;
 
 const PRIORITY = 'must be a whole number from 1 to 10';
 const Fields = v.strictObject({
@@ -48,6 +49,7 @@ const REPEATED = new Set(['to_address', 'cc_addresses', 'bcc_addresses']);
 
 export function emails({ db, templates, attachments: limits }: Services) {
   const app = new Hono<ApiEnv>();
+  keepSpoolSwept();
   const reading = new UploadGate(READ_AT_ONCE);
   const storing = new UploadGate(STORED_AT_ONCE);
 
@@ -128,6 +130,8 @@ function multipartLimits(limits: AttachmentLimits) {
     fileBytes: limits.maxBytes,
     totalFileBytes: limits.maxTotalBytes,
     timeoutMs: UPLOAD_TIMEOUT_MS,
+    silenceMs: UPLOAD_SILENCE_MS,
+    leastBytesPerSecond: 1024,
   };
 }
 

@@ -23,6 +23,10 @@ export interface MultipartLimits {
   totalFileBytes: number;
   /** For the body to arrive, from the moment it is read. */
   timeoutMs: number;
+  /** The longest pause in which no byte comes. */
+  silenceMs: number;
+  /** On average, once that much time has passed. */
+  leastBytesPerSecond: number;
 }
 
 export interface SpooledFile {
@@ -50,8 +54,6 @@ const PART_OVERHEAD = 4 * KIB;
 const BODY_OVERHEAD = 128 * KIB;
 /** Chunks below this size are put together. */
 const GATHERED = 16 * KIB;
-const LONGEST_SILENCE_MS = 10_000;
-const LEAST_BYTES_PER_SECOND = 1024;
 /** How much of a refused body is read and dropped, so that its client gets to reading the answer. */
 const LINGER_MS = 5_000;
 const LINGER_SILENCE_MS = 1_000;
@@ -174,7 +176,7 @@ async function readForm(
   });
   const late = setTimeout(() => fail(tookTooLong(limits.timeoutMs)), limits.timeoutMs);
   try {
-    await Promise.race([feed(body, parser), failed.promise]);
+    await Promise.race([feed(body, parser, new Pace(limits)), failed.promise]);
     return { fields, files: await Promise.race([Promise.all(spooling), failed.promise]) };
   } finally {
     clearTimeout(late);
@@ -183,8 +185,7 @@ async function readForm(
   }
 }
 
-async function feed(body: Body, parser: MultipartParser): Promise<void> {
-  const pace = new Pace();
+async function feed(body: Body, parser: MultipartParser, pace: Pace): Promise<void> {
   for await (const chunk of gather(body, pace)) {
     if (parser.destroyed) return;
     await parser.write(chunk);
@@ -194,19 +195,25 @@ async function feed(body: Body, parser: MultipartParser): Promise<void> {
 
 /** A body has to keep coming: whoever trickles it holds a place that others wait for. */
 class Pace {
+  readonly #limits: MultipartLimits;
   readonly #begun = Date.now();
   #bytes = 0;
 
+  constructor(limits: MultipartLimits) {
+    this.#limits = limits;
+  }
+
   /** The next bytes, or what is wrong with their coming. */
   async read(body: Body): Promise<Awaited<ReturnType<Body['read']>>> {
+    const { silenceMs, leastBytesPerSecond } = this.#limits;
     const silence = Promise.withResolvers<never>();
-    const timer = setTimeout(() => silence.reject(tooSlow()), LONGEST_SILENCE_MS);
+    const timer = setTimeout(() => silence.reject(tooSlow(this.#limits)), silenceMs);
     try {
       const next = await Promise.race([body.read(), silence.promise]);
       this.#bytes += next.value?.length ?? 0;
       const elapsed = Date.now() - this.#begun;
-      if (elapsed > LONGEST_SILENCE_MS && this.#bytes < (elapsed / 1000) * LEAST_BYTES_PER_SECOND) {
-        throw tooSlow();
+      if (elapsed > silenceMs && this.#bytes < (elapsed / 1000) * leastBytesPerSecond) {
+        throw tooSlow(this.#limits);
       }
       return next;
     } finally {
@@ -283,10 +290,10 @@ function notUtf8(name: string): DomainError {
   return invalid([{ path: name, message: 'must be valid UTF-8' }]);
 }
 
-function tooSlow(): DomainError {
+function tooSlow({ silenceMs, leastBytesPerSecond }: MultipartLimits): DomainError {
   return malformed(
-    `The body came too slowly: at least ${LEAST_BYTES_PER_SECOND} bytes a second are expected, and no ` +
-      `pause of more than ${LONGEST_SILENCE_MS / 1000} seconds.`,
+    `The body came too slowly: at least ${leastBytesPerSecond} bytes a second are expected, and no ` +
+      `pause of more than ${silenceMs / 1000} seconds.`,
   );
 }
 

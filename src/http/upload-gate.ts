@@ -1,5 +1,5 @@
 // What uploads may take of the machine: places to be read at once, and a folder on disk each. A folder
-// is removed when its request is done; what a killed process left is swept by the next one to start.
+// is removed when its request is done; what a killed process left is swept by those that run.
 // A full disk is `unavailable`: the same request may succeed later.
 import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
@@ -30,8 +30,6 @@ interface Waiting {
  * Node reads before it stops). Hence the line has an end, too.
  */
 export class UploadGate {
-  /** When the folders of killed processes are gone; never rejects. */
-  readonly swept: Promise<void>;
   readonly #line = new Set<Waiting>();
   readonly #inside = new Map<unknown, number>();
   readonly #longestLine: number;
@@ -42,8 +40,6 @@ export class UploadGate {
     this.#free = places;
     this.#perClient = perClient;
     this.#longestLine = longestLine;
-    this.swept = sweepFolders();
-    setInterval(() => void sweepFolders(), SWEEP_EVERY_MS).unref();
   }
 
   get waiting(): number {
@@ -174,8 +170,14 @@ function rethrowUnavailable(error: NodeJS.ErrnoException): never {
   throw new DomainError('unavailable', 'The server has no room for uploads right now. Try again.');
 }
 
-/** What cannot be looked at or removed is another user's, or goes next time. */
-async function sweepFolders(): Promise<void> {
+/** Removes the folders that killed processes left, now and then again. */
+export function keepSpoolSwept(): void {
+  void sweepSpool();
+  setInterval(() => void sweepSpool(), SWEEP_EVERY_MS).unref();
+}
+
+/** Never rejects: what cannot be looked at or removed is another user's, or goes next time. */
+export async function sweepSpool(): Promise<void> {
   const entries = await readdir(tmpdir(), { withFileTypes: true }).catch(() => []);
   for (const entry of entries) {
     if (!entry.isDirectory() || !entry.name.startsWith(FOLDER_PREFIX)) continue;

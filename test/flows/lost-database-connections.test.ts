@@ -1,6 +1,8 @@
 // The database drops connections while mail goes out: delayed, but each once, and nothing stays behind
 // in the hands of a worker that lives.
 import { expect, it } from 'vitest';
+import { connect } from '../../src/database/connect.ts';
+import { createLogger } from '../../src/log.ts';
 import { anEmail, queueEmail, registerExampleTypes } from '../support/emails.ts';
 import { scoreSend, someMembers, useHarness } from '../support/harness.ts';
 import { until } from '../support/until.ts';
@@ -53,4 +55,17 @@ it('single emails are sent all the same', async () => {
     return rows[0].left === 0;
   });
   expect(h.sink.accepted).toHaveLength(200);
+});
+
+it('a connection that does not answer is left, and nobody waits behind it', async () => {
+  const { url } = h.database;
+  const log = createLogger('silent');
+  const connection = connect({ url, log, max: 1, queryTimeoutMs: 300 });
+  await expect(connection.pool.query('select pg_sleep(60)')).rejects.toThrow('timeout');
+  const { rows } = await connection.pool.query('select 1 as one');
+  expect(rows).toEqual([{ one: 1 }]);
+  await connection.close();
+  await h.database.pool.query(
+    "select pg_terminate_backend(pid) from pg_stat_activity where query like '%pg_sleep(60)%' and pid <> pg_backend_pid()",
+  );
 });

@@ -1,7 +1,6 @@
 // How much of a form is read, for how long, and what becomes of the connection: every limit at its edge
 // and far beyond, clients that leave or dawdle, and answers that are seen though the body is not read.
 import { spawn } from 'node:child_process';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import {
   BOUNDARY,
@@ -283,7 +282,29 @@ describe('a body that is slow', () => {
   });
 
   it('is read where it makes it in time, however long its form is used', async () => {
-    slow.whileUsed = () => sleep(400);
+    const begun = Date.now();
+    slow.whileUsed = async () =>
+      void (await until('its time to be up', () => Date.now() - begun > 400));
     expect((await slow.post(some)).status).toBe(201);
+  });
+});
+
+describe('a body that trickles', () => {
+  const silent = useUploads({ silenceMs: 200 });
+  const dripping = useUploads({ silenceMs: 200, leastBytesPerSecond: 1_000_000 });
+
+  it('is refused where nothing comes for too long', async () => {
+    const client = silent.client();
+    client.head(100_000);
+    client.write(file('f', 'x', 'x'.repeat(1000)));
+    expectRefused((await client.answer())!, 400, /too slowly.* 0\.2 seconds/);
+  });
+
+  it('is refused where it brings too little, though it never pauses', async () => {
+    const client = dripping.client();
+    client.head(300_000);
+    const drip = setInterval(() => client.write('x'), 20);
+    expectRefused((await client.answer())!, 400, /too slowly: at least 1000000 bytes/);
+    clearInterval(drip);
   });
 });

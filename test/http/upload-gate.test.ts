@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { describe, expect, it } from 'vitest';
-import { UploadGate } from '../../src/http/upload-gate.ts';
+import { sweepSpool, UploadGate } from '../../src/http/upload-gate.ts';
 import {
   BOUNDARY,
   bytes,
@@ -190,7 +190,7 @@ describe('a gate', () => {
       await utimes(join(tmpdir(), name), Date.now() / 1000 - age, Date.now() / 1000 - age);
     }
     await writeFile(join(tmpdir(), 'rosterpost-upload-file'), BOUNDARY);
-    await new UploadGate().swept;
+    await sweepSpool();
     const left = await readdir(tmpdir());
     expect(left.sort()).toEqual(['other-old', 'rosterpost-upload-file', 'rosterpost-upload-new']);
     for (const name of left) await rm(join(tmpdir(), name), { recursive: true });

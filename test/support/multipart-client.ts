@@ -30,6 +30,8 @@ export const LIMITS: MultipartLimits = {
   fileBytes: 100_000,
   totalFileBytes: 150_000,
   timeoutMs: 20_000,
+  silenceMs: 10_000,
+  leastBytesPerSecond: 1,
 };
 
 export type Bytes = string | Buffer;
