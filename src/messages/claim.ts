@@ -67,27 +67,6 @@ export async function leaseChunk(
 }
 
 /**
- * Gives a chunk back that this worker holds and has nothing in hand of: what it has claimed all the
- * same was claimed by a statement whose answer was lost, and has met no mail server.
- */
-export async function handBackChunk(trx: Trx, worker: number, ref: ChunkRef): Promise<void> {
-  await waitForClaims(trx, worker);
-  await sql`
-    with chunk as materialized (
-      update send_chunks k set leased_by = null, next_attempt_at = now()
-      where k.client_id = ${ref.client_id} and k.send_id = ${ref.send_id} and k.chunk_no = ${ref.chunk_no}
-        and k.leased_by = ${worker}
-      returning client_id, send_id, first_position, last_position
-    )
-    update messages m set state = 'queued', claimed_by = null, claimed_at = null
-    from chunk k
-    where m.client_id = k.client_id and m.send_id = k.send_id
-      and m.position between k.first_position and k.last_position
-      and m.state = 'sending' and m.claimed_by = ${worker}
-  `.execute(trx);
-}
-
-/**
  * Claims up to `limit` due messages of a leased chunk, in order of position. Members that may not be
  * mailed any more become skipped in the same statement and are not returned.
  */

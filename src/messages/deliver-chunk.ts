@@ -13,8 +13,8 @@ import { renderTemplate } from '../templates/render.ts';
 import { untilAnswered } from './batch-writer.ts';
 import {
   claimFromChunk,
-  handBackChunk,
   leaseChunk,
+  waitForClaims,
   type Chunk,
   type ClaimedMessage,
 } from './claim.ts';
@@ -66,7 +66,11 @@ export async function deliverChunk(delivery: Delivery, ref: ChunkRef): Promise<v
   } catch (error) {
     // The chunk must not stay with us: nobody else could deliver it.
     await untilAnswered(
-      () => db.transaction().execute((trx) => handBackChunk(trx, worker, ref)),
+      () =>
+        db.transaction().execute(async (trx) => {
+          await waitForClaims(trx, worker);
+          await settleChunk(trx, ref, worker);
+        }),
       (message) => log.error({ error: message, ...ref }, 'chunk not handed back yet'),
     );
     throw error;

@@ -1,7 +1,7 @@
 // What dead workers leave behind. Whoever finds one declares it dead, which fences it, ends its sessions
 // and settles what it had in hand: nobody knows whether those messages reached the mail server, so they
 // are `unknown`, and by the policy of their template sent once more (flagged) or left to a person.
-import { sql } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
 import { waitForClaims } from './claim.ts';
@@ -106,38 +106,65 @@ function recoverNext(db: Database, log: Logger): Promise<boolean> {
 
 /** @returns how many messages were in hand */
 async function settleChunks(trx: Trx, worker: number): Promise<number> {
-  const { rows } = await sql<{ in_hand: number }>`
+  const inHand = await settleStrays(trx, sql`k.leased_by = ${worker}`, undefined);
+  await sql`
+    update send_chunks set leased_by = null, next_attempt_at = now() where leased_by = ${worker}
+  `.execute(trx);
+  return inHand;
+}
+
+/**
+ * Settles what is `sending` in chunks (`k`) of which nothing is in anybody's hands. What `self` claimed
+ * was claimed by a statement whose answer was lost, and has met no mail server: it is queued as it was.
+ * Of what others claimed nobody knows. Locks the chunks in ascending order, then the messages.
+ * @returns how many there were
+ */
+export async function settleStrays(
+  trx: Trx,
+  which: RawBuilder<unknown>,
+  self: number | undefined,
+): Promise<number> {
+  const { rows } = await sql<{ strays: number }>`
     with chunk as materialized (
       select k.client_id, k.send_id, k.chunk_no, k.first_position, k.last_position, s.on_unknown
       from send_chunks k join sends s on s.client_id = k.client_id and s.id = k.send_id
-      where k.leased_by = ${worker}
+      where ${which}
+        and k.last_position - k.first_position + 1 > k.sent + k.failed + k.skipped + k.unknown
       order by k.client_id, k.send_id, k.chunk_no
       for no key update of k
     ),
+    verdict as materialized (
+      select m.ctid as row, chunk.chunk_no, own.is,
+        own.is or chunk.on_unknown = 'retry' and not m.was_unknown as again
+      from chunk
+      join messages m on m.client_id = chunk.client_id and m.send_id = chunk.send_id
+        and m.position between chunk.first_position and chunk.last_position
+      cross join lateral (select m.claimed_by is not distinct from ${self ?? null}::bigint as is) own
+      where m.state = 'sending'
+      for no key update of m
+    ),
     settled as (
       update messages m set
-        state = case when k.on_unknown = 'retry' and not m.was_unknown then 'queued' else 'unknown' end,
-        settled_at = case when k.on_unknown = 'retry' and not m.was_unknown then null else now() end,
-        reason = 'worker_died', was_unknown = true, attempts = m.attempts + 1,
+        state = case when v.again then 'queued' else 'unknown' end,
+        settled_at = case when not v.again then now() end,
+        reason = case when v.is then m.reason else 'worker_died' end,
+        was_unknown = m.was_unknown or not v.is,
+        attempts = m.attempts + case when v.is then 0 else 1 end,
         claimed_by = null, claimed_at = null, next_attempt_at = now()
-      from chunk k
-      where m.client_id = k.client_id and m.send_id = k.send_id
-        and m.position between k.first_position and k.last_position
-        and m.state = 'sending' and m.claimed_by = ${worker}
-      returning m.client_id, m.send_id, k.chunk_no, m.state
+      from verdict v where m.ctid = v.row -- locked above, so it stays where it is
+      returning m.client_id, m.send_id, v.chunk_no, m.state
     ),
-    freed as (
-      update send_chunks k set leased_by = null, next_attempt_at = now(),
-        unknown = k.unknown + (
-          select count(*) from settled t
-          where (t.client_id, t.send_id, t.chunk_no) = (k.client_id, k.send_id, k.chunk_no)
-            and t.state = 'unknown')
-      from chunk c
-      where (k.client_id, k.send_id, k.chunk_no) = (c.client_id, c.send_id, c.chunk_no)
+    tallied as (
+      update send_chunks k set unknown = k.unknown + t.unknown
+      from (
+        select client_id, send_id, chunk_no, count(*) as unknown from settled
+        where state = 'unknown' group by client_id, send_id, chunk_no
+      ) t
+      where (k.client_id, k.send_id, k.chunk_no) = (t.client_id, t.send_id, t.chunk_no)
     )
-    select count(*)::integer as in_hand from settled
+    select count(*)::integer as strays from settled
   `.execute(trx);
-  return rows[0]!.in_hand;
+  return rows[0]!.strays;
 }
 
 /** Recipients that had their answer keep it; the others share what becomes of the message. */

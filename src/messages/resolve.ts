@@ -4,6 +4,7 @@
 import { sql } from 'kysely';
 import type { Trx } from '../database/connect.ts';
 import { DomainError, notFound } from '../errors.ts';
+import { lockSend } from '../sends/complete.ts';
 
 export const RESOLUTIONS = ['sent', 'failed', 'resend'] as const;
 export type Resolution = (typeof RESOLUTIONS)[number];
@@ -33,16 +34,6 @@ export async function resolveMessage(
     'message_not_unknown',
     'Only a message whose outcome is unknown can be resolved.',
   );
-}
-
-async function lockSend(trx: Trx, clientId: number, sendId: string): Promise<void> {
-  await trx
-    .selectFrom('sends')
-    .select('id')
-    .where('client_id', '=', clientId)
-    .where('id', '=', sendId)
-    .forNoKeyUpdate()
-    .execute();
 }
 
 /** What becomes of the message's row; `m` is its alias. */
