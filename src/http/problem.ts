@@ -27,7 +27,7 @@ const STATUS: Record<ErrorCode, [ContentfulStatusCode, string]> = {
   sender_not_found: [422, 'The sender does not exist'],
   no_default_sender: [422, 'There is no default sender'],
   sender_in_use: [409, 'The sender is in use'],
-  message_not_unknown: [409, 'The sender is in use'],
+  message_not_unknown: [409, 'The outcome of the message is known'],
   email_type_not_registered: [422, 'The email type is not registered'],
   idempotency_key_conflict: [409, 'The Idempotency-Key was used for a different request'],
   unavailable: [503, 'The service is not available right now'],
