@@ -2,6 +2,8 @@
 // error, so an operator fixes a deployment in one go; the result is frozen.
 import path from 'node:path';
 import * as v from 'valibot';
+import { isNetwork } from './callback/networks.ts';
+import type { CallbackPolicy } from './callback/post.ts';
 import {
   isSmtpUrl,
   readTransports,
@@ -25,6 +27,7 @@ export interface Config {
   readonly publicUrl: string;
   readonly logLevel: LogLevel;
   readonly attachments: AttachmentLimits;
+  readonly callback: CallbackPolicy;
   readonly timing: Timing;
 }
 
@@ -91,6 +94,8 @@ function url(protocols: string[], example: string) {
 }
 
 const MIB = 1024 * 1024;
+/** Of one answer: 1,000 contexts of 16 KiB. */
+const CALLBACK_MAX_BYTES = 16 * MIB;
 
 function wholeNumber(most: number, otherwise: number) {
   const message = `must be a whole number from 1 to ${most}`;
@@ -127,6 +132,45 @@ function listOfSeconds(otherwise: string) {
   );
 }
 
+function networks() {
+  return v.optional(
+    v.pipe(
+      v.string(),
+      v.transform(splitList),
+      v.array(
+        v.pipe(
+          v.string(),
+          v.check(
+            isNetwork,
+            ({ input }) =>
+              `must be networks or addresses such as 10.1.0.0/16,fd00::7 with commas between them; "${input}" is none`,
+          ),
+        ),
+      ),
+    ),
+    '',
+  );
+}
+
+function ports(otherwise: string) {
+  const message = 'must be port numbers from 1 to 65535 with commas between them, such as 80,443';
+  return v.optional(
+    v.pipe(
+      v.string(),
+      v.transform((text) =>
+        splitList(text).map((one) => (/^\d{1,5}$/u.test(one) ? Number(one) : 0)),
+      ),
+      v.nonEmpty(message),
+      v.check((list) => list.every((port) => port >= 1 && port <= 65_535), message),
+    ),
+    otherwise,
+  );
+}
+
+function splitList(text: string): string[] {
+  return text.split(',').flatMap((one) => one.trim() || []);
+}
+
 const Environment = v.object({
   DATABASE_URL: v.optional(
     v.pipe(
@@ -160,6 +204,9 @@ const Environment = v.object({
   ATTACHMENT_MAX_BYTES: wholeNumber(500 * MIB, 10 * MIB),
   ATTACHMENTS_MAX_TOTAL_BYTES: wholeNumber(500 * MIB, 25 * MIB),
   ATTACHMENTS_MAX_COUNT: wholeNumber(100, 20),
+  CALLBACK_ALLOW: networks(),
+  CALLBACK_PORTS: ports('80,443'),
+  CALLBACK_TIMEOUT_SECONDS: wholeNumber(600, 30),
   RETRY_DELAYS: listOfSeconds('60,300,900,1800,3600,7200,14400,21600'),
   RETRY_URGENT_DELAYS: listOfSeconds('10'),
   RETRY_WINDOW: seconds(72 * 3600),
@@ -181,7 +228,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const mail = readMailServers(given);
   const problems = [
     ...(parsed.issues ?? []).map(
-      (issue) => `${v.getDotPath(issue) ?? 'environment'} ${issue.message}`,
+      (issue) => `${v.getDotPath(issue)?.split('.')[0] ?? 'environment'} ${issue.message}`,
     ),
     ...('problems' in mail ? mail.problems : []),
   ];
@@ -200,6 +247,12 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
       maxBytes: read.ATTACHMENT_MAX_BYTES,
       maxTotalBytes: read.ATTACHMENTS_MAX_TOTAL_BYTES,
       maxCount: read.ATTACHMENTS_MAX_COUNT,
+    }),
+    callback: Object.freeze({
+      allow: Object.freeze(read.CALLBACK_ALLOW),
+      ports: Object.freeze(read.CALLBACK_PORTS),
+      timeoutMs: read.CALLBACK_TIMEOUT_SECONDS * 1000,
+      maxBytes: CALLBACK_MAX_BYTES,
     }),
     timing: Object.freeze({
       retry: Object.freeze({
