@@ -1,14 +1,13 @@
 // One guarded, signed request to a URL that a client gave (Standard Webhooks 1.0). The address that is
 // connected to is the address that was checked: a name is resolved once, here, and a name with one
-// forbidden address among its addresses is refused as a whole. No redirect is followed, no proxy used,
-// no connection kept. From the first lookup to the last byte it takes at most `timeoutMs`, and at most
-// `maxBytes` are kept of an answer. What the other side does is a value, never an exception.
+// forbidden address among its addresses is refused as a whole. From the lookup to the last byte it takes
+// at most `timeoutMs`. What the other side does is a value, never an exception.
 import dns, { type LookupAddress } from 'node:dns';
-import http, { type IncomingMessage } from 'node:http';
-import https from 'node:https';
-import { isIP, type LookupFunction } from 'node:net';
+import type { OutgoingHttpHeaders } from 'node:http';
+import { isIP } from 'node:net';
 import { Webhook } from 'standardwebhooks';
 import { VERSION } from '../root.ts';
+import { exchange, type Answered } from './exchange.ts';
 import { addressFlaw, portFlaw, type NetworkRules } from './networks.ts';
 
 export interface CallbackPolicy extends NetworkRules {
@@ -20,13 +19,7 @@ export interface CallbackPolicy extends NetworkRules {
 
 export type CallbackAnswer =
   /** The whole body was read; any status, a redirect too. */
-  | {
-      kind: 'answered';
-      status: number;
-      /** 0 to 86,400; undefined where the answer does not say. */
-      retryAfterSeconds: number | undefined;
-      body: Buffer;
-    }
+  | ({ kind: 'answered' } & Answered)
   /** No such name, refused, reset, TLS, no HTTP, no complete answer in time, or cancelled: worth another try. */
   | { kind: 'unreachable'; detail: string }
   /** Where it points may not be called: no connection was made. */
@@ -50,9 +43,6 @@ export interface CallbackRequest {
 export type Resolve = (hostname: string) => Promise<LookupAddress[]>;
 
 const MOST_URL_CHARACTERS = 2048;
-const MOST_RETRY_AFTER_SECONDS = 86_400;
-/** For each of a name's addresses but the last: Node's own 250 ms give up on far continents. */
-const CONNECTING = { autoSelectFamilyAttemptTimeout: 2500 };
 
 export async function postSigned(
   { url, id, secret, body, policy, signal }: CallbackRequest,
@@ -74,7 +64,23 @@ export async function postSigned(
     const addresses = await untilStopped(stop.signal, addressesOf(target, resolve));
     const forbidden = forbiddenAmong(addresses, target, policy);
     if (forbidden !== undefined) return { kind: 'forbidden', detail: forbidden };
-    return await exchange({ target, addresses, headers, body, policy, stop: stop.signal });
+    const { maxBytes } = policy;
+    const answer = await exchange({
+      options: {
+        protocol: target.protocol,
+        hostname: hostOf(target),
+        port: portOf(target),
+        path: target.pathname + target.search,
+        headers,
+        signal: stop.signal,
+      },
+      addresses,
+      body,
+      maxBytes,
+    });
+    return answer
+      ? { kind: 'answered', ...answer }
+      : { kind: 'too_large', detail: `the answer is more than ${maxBytes} bytes` };
   } catch (error) {
     const detail = oneLine(stop.signal.aborted ? stop.signal.reason : error);
     return { kind: 'unreachable', detail };
@@ -148,7 +154,7 @@ function forbiddenAmong(
   return undefined;
 }
 
-function signedHeaders(id: string, secret: string, body: string): http.OutgoingHttpHeaders {
+function signedHeaders(id: string, secret: string, body: string): OutgoingHttpHeaders {
   const now = new Date();
   return {
     'content-type': 'application/json',
@@ -159,98 +165,6 @@ function signedHeaders(id: string, secret: string, body: string): http.OutgoingH
     'webhook-timestamp': Math.floor(now.getTime() / 1000),
     'webhook-signature': new Webhook(secret).sign(id, now, body),
   };
-}
-
-interface Exchange {
-  target: URL;
-  /** Checked. */
-  addresses: LookupAddress[];
-  headers: http.OutgoingHttpHeaders;
-  body: string;
-  policy: CallbackPolicy;
-  stop: AbortSignal;
-}
-
-async function exchange(given: Exchange): Promise<CallbackAnswer> {
-  const { target, addresses, headers, body, policy, stop } = given;
-  const request = (target.protocol === 'https:' ? https : http).request({
-    method: 'POST',
-    hostname: hostOf(target), // where it is an address, Node asks no lookup: it is the checked one
-    port: portOf(target),
-    path: target.pathname + target.search,
-    headers,
-    agent: false, // a connection of its own, which ends with it; also no proxy of the environment
-    signal: stop,
-    lookup: answerWith(addresses),
-    ...CONNECTING,
-  });
-  try {
-    const responding = responseTo(request);
-    request.end(body);
-    const response = await responding;
-    const parts = await readAtMost(policy.maxBytes, response);
-    if (!parts) {
-      return { kind: 'too_large', detail: `the answer is more than ${policy.maxBytes} bytes` };
-    }
-    return {
-      kind: 'answered',
-      status: response.statusCode ?? 0,
-      retryAfterSeconds: readRetryAfter(response.headers['retry-after']),
-      body: parts,
-    };
-  } finally {
-    request.destroy();
-  }
-}
-
-/** Instead of a second lookup, which could give another address than the first. */
-function answerWith(addresses: LookupAddress[]): LookupFunction {
-  return (_hostname, { all }, done) => {
-    const [first] = addresses;
-    if (all) done(null, addresses);
-    else done(null, first!.address, first!.family);
-  };
-}
-
-/** Errors after the first one are nobody's any more, but an error without a listener ends the process. */
-function responseTo(request: http.ClientRequest): Promise<IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    request.on('response', (response) => {
-      response.on('error', () => undefined);
-      resolve(response);
-    });
-    request.on('error', reject);
-    request.on('close', () => reject(new Error('the connection was closed without an answer')));
-  });
-}
-
-/** Undefined where there is more, whatever its length was said to be. @throws where it ends early */
-async function readAtMost(most: number, response: IncomingMessage): Promise<Buffer | undefined> {
-  if (Number(response.headers['content-length'] ?? 0) > most) return undefined;
-  const parts: Buffer[] = [];
-  let size = 0;
-  try {
-    for await (const part of response as AsyncIterable<Buffer>) {
-      size += part.length;
-      if (size > most) return undefined;
-      parts.push(part);
-    }
-  } catch (error) {
-    throw new Error('the connection was lost in the middle of the answer', { cause: error });
-  }
-  return Buffer.concat(parts);
-}
-
-/** Seconds or an HTTP date (RFC 9110, section 10.2.3). */
-function readRetryAfter(given: string | undefined): number | undefined {
-  if (given === undefined) return undefined;
-  const seconds = /^\d+$/u.test(given)
-    ? Number(given)
-    : given.endsWith(' GMT')
-      ? Math.ceil((Date.parse(given) - Date.now()) / 1000)
-      : Number.NaN;
-  if (Number.isNaN(seconds)) return undefined;
-  return Math.min(Math.max(seconds, 0), MOST_RETRY_AFTER_SECONDS);
 }
 
 /** A lookup cannot be stopped; it is left to itself. */

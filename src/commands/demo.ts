@@ -17,7 +17,7 @@ import { singleTransport } from '../smtp/transport-config.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
-import { prepareDemoClient } from './dev.ts';
+import { prepareDemoClient, withLoopback } from './dev.ts';
 import { countsLine, watchSend } from './progress.ts';
 import { startListening } from './serve.ts';
 
@@ -69,7 +69,13 @@ export async function demo(): Promise<void> {
       .transaction()
       .execute((trx) => createApiKey(trx, client, 'demo'));
     const templates = await loadTemplates();
-    const app = createApp({ db: connection.db, log, templates, attachments: config.attachments });
+    const app = createApp({
+      db: connection.db,
+      log,
+      templates,
+      attachments: config.attachments,
+      callback: withLoopback(config.callback),
+    });
     const api = await startListening(app, { host: '127.0.0.1', port: 0 });
     const sink = await startSink();
     const worker = await startWorker({

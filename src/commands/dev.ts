@@ -2,6 +2,7 @@
 // an embedded PostgreSQL without DATABASE_URL, a local mail server with an inbox without SMTP_URL.
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import type { CallbackPolicy } from '../callback/post.ts';
 import { authenticate, createApiKey } from '../clients/api-keys.ts';
 import { createClient, findClient, type Client } from '../clients/clients.ts';
 import { putSender } from '../clients/senders.ts';
@@ -49,8 +50,9 @@ export async function dev(): Promise<void> {
   const key = await keepKey(db, client, path.join(config.dataDir, 'dev-api-key'));
   const templates = await loadTemplates();
   const { attachments } = config;
+  const callback = withLoopback(config.callback);
   const listening = await startListening(
-    createApp({ db, log, templates, attachments, sink }),
+    createApp({ db, log, templates, attachments, callback, sink }),
     config,
   );
   started.defer(() => listening.close());
@@ -66,6 +68,11 @@ export async function dev(): Promise<void> {
     welcome({ api: listening.url, key, database: url, inbox: sink && `${listening.url}/inbox` }),
   );
   await runUntilSignal(worker);
+}
+
+/** What a developer's workers call runs on the developer's machine. */
+export function withLoopback(policy: CallbackPolicy): CallbackPolicy {
+  return { ...policy, allow: [...policy.allow, '127.0.0.0/8', '::1'] };
 }
 
 /** The client `demo` with the default sender `courses` and the documentation's email types. Repeatable. */

@@ -28,13 +28,14 @@ export interface Listening {
 export async function serve({ withWorker }: { withWorker: boolean }): Promise<void> {
   const config = readConfig();
   const log = createLogger(config.logLevel);
+  const { attachments, callback } = config;
   const url = requireDatabaseUrl(config);
   const transports = withWorker ? requireTransports(config) : undefined;
   const templates = await loadTemplates();
   const connection = connect({ url, log, max: API_CONNECTIONS, applicationName: 'rosterpost api' });
   await warnWhereNotMigrated(connection, log);
   const listening = await startListening(
-    createApp({ db: connection.db, log, templates, attachments: config.attachments }),
+    createApp({ db: connection.db, log, templates, attachments, callback }),
     config,
   );
   log.info({ url: listening.url }, 'api started');

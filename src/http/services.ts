@@ -1,4 +1,5 @@
 // What every route works with.
+import type { CallbackPolicy } from '../callback/post.ts';
 import type { Client } from '../clients/clients.ts';
 import type { AttachmentLimits } from '../config.ts';
 import type { Database } from '../database/connect.ts';
@@ -11,6 +12,8 @@ export interface Services {
   log: Logger;
   templates: Templates;
   attachments: AttachmentLimits;
+  /** Where context callbacks may go. */
+  callback: CallbackPolicy;
   /** The local mail server of `dev`, shown at /inbox. */
   sink?: Sink;
 }

@@ -94,6 +94,7 @@ it('is needed at every endpoint there is, and the tests know them all', () => {
     log,
     templates: h.templates,
     attachments: readConfig({}).attachments,
+    callback: readConfig({}).callback,
   });
   const unknown = routes
     .filter(

@@ -23,6 +23,7 @@ async function withApi(databaseUrl: string, use: (url: string) => Promise<void>)
     log,
     templates: h.templates,
     attachments: readConfig({}).attachments,
+    callback: readConfig({}).callback,
   });
   const listening = await startListening(app, { host: '127.0.0.1', port: 0 });
   try {

@@ -1,6 +1,7 @@
 // Drives the product as its users do: HTTP in, workers run, then look at the mail a real SMTP server
 // got and at the rows.
 import { afterEach, beforeAll, beforeEach, expect } from 'vitest';
+import type { CallbackPolicy } from '../../src/callback/post.ts';
 import { createApiKey } from '../../src/clients/api-keys.ts';
 import { createClient } from '../../src/clients/clients.ts';
 import { connect } from '../../src/database/connect.ts';
@@ -63,6 +64,12 @@ export const FAST: Timing = {
   breakerSeconds: 0.2,
 };
 
+/** Callbacks go to providers on this machine. */
+export const CALLBACK: CallbackPolicy = {
+  ...readConfig({}).callback,
+  allow: ['127.0.0.0/8', '::1'],
+};
+
 export function useHarness(): Harness {
   const database = useDatabase();
   const harness = { database } as Harness;
@@ -80,6 +87,7 @@ export function useHarness(): Harness {
       log,
       templates: harness.templates,
       attachments: readConfig({}).attachments,
+      callback: CALLBACK,
     });
     listening = await startListening(app, { host: '127.0.0.1', port: 0 });
     harness.url = listening.url;
