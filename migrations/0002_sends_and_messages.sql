@@ -2,7 +2,8 @@
 -- graphile_worker is only a wake-up for what these rows say is due.
 --
 --   sends ──< send_recipients (the snapshot, written once)
---     └────< send_chunks (positions first..last of the snapshot; tallies)
+--     ├────< send_chunks (positions first..last of the snapshot; tallies)
+--     └────< fetched_contexts (personal contexts a callback gave, one per position)
 --   messages: one per snapshot row, or a single email with its message_recipients
 --
 -- Lock order everywhere: send, chunk (ascending), messages.
@@ -72,10 +73,20 @@ create table sends (
     check (state in ('scheduled', 'queued', 'sending', 'paused', 'completed', 'cancelled')),
   intended integer not null default 0 constraint send_intended_is_not_negative check (intended >= 0),
   open_chunks integer constraint send_open_chunks_is_not_negative check (open_chunks >= 0),
+  callback_url text,
+  callback_chunk_size integer
+    constraint send_callback_chunk_size_is_1_to_1000 check (callback_chunk_size between 1 and 1000),
+  scheduled_at timestamptz,
+  expires_at timestamptz,
+  expired_at timestamptz,
+  retried_at timestamptz,
   created_at timestamptz not null default now(),
   completed_at timestamptz,
   primary key (client_id, id),
   unique (client_id, send_key),
+  constraint send_fetches_contexts_from_a_url_in_chunks check ((callback_url is null) = (callback_chunk_size is null)),
+  constraint send_is_scheduled_for_a_time check (state <> 'scheduled' or scheduled_at is not null),
+  constraint send_expires_after_it_starts check (expires_at > scheduled_at),
   foreign key (client_id, list_id) references recipient_lists (client_id, id),
   constraint send_is_completed_when_no_chunk_is_open check (
     (completed_at is null or open_chunks = 0)
@@ -85,6 +96,9 @@ create table sends (
 create unique index sends_by_id on sends (id);
 create index sends_by_list on sends (client_id, list_id, id);
 create index sends_unfinished on sends (client_id, id) where completed_at is null;
+create index sends_scheduled on sends (scheduled_at) where state = 'scheduled';
+create index sends_expiring on sends (expires_at)
+  where completed_at is null and expired_at is null and expires_at is not null;
 comment on table sends is 'One trigger to a list. Everything a worker needs is frozen here when it is accepted.';
 comment on column sends.client_id is 'The client that sends.';
 comment on column sends.id is 'Public id; time-ordered.';
@@ -102,9 +116,15 @@ comment on column sends.sender_name is 'Frozen copy of the sender''s display nam
 comment on column sends.sender_reply_to is 'Frozen copy of the sender''s Reply-To address.';
 comment on column sends.shared_context is 'The part of the template context all members share.';
 comment on column sends.metadata is 'Free data of the client.';
-comment on column sends.state is 'queued: accepted; sending: cut into chunks; completed: nothing is queued any more.';
+comment on column sends.state is 'scheduled: waits for its time; queued: accepted; sending: cut into chunks; paused: held by the client; completed: nothing is queued any more; cancelled: the rest is skipped.';
 comment on column sends.intended is 'Size of the snapshot. intended = queued + sent + failed + skipped + unknown, always.';
 comment on column sends.open_chunks is 'Chunks with queued members; null until the snapshot is cut.';
+comment on column sends.callback_url is 'Where personal contexts are fetched from; null where they came with the trigger.';
+comment on column sends.callback_chunk_size is 'Members asked for in one call.';
+comment on column sends.scheduled_at is 'Not begun before this time; null begins at once.';
+comment on column sends.expires_at is 'Nothing is sent from this time on.';
+comment on column sends.expired_at is 'When that was noticed and the rest given up.';
+comment on column sends.retried_at is 'When the failed ones were last queued again: their retry window starts anew there.';
 comment on column sends.created_at is 'When the trigger was accepted.';
 comment on column sends.completed_at is 'When the last chunk had nothing queued any more.';
 
@@ -129,6 +149,20 @@ comment on column send_recipients.source_object_key is 'The member''s key at the
 comment on column send_recipients.name is 'The member''s display name at the trigger.';
 comment on column send_recipients.context is 'The personal context; null counts as {}.';
 
+create table fetched_contexts (
+  client_id integer not null,
+  send_id uuid not null,
+  position integer not null,
+  context json not null constraint fetched_context_is_an_object check (json_typeof(context) = 'object'),
+  primary key (client_id, send_id, position),
+  foreign key (client_id, send_id, position) references send_recipients (client_id, send_id, position)
+);
+comment on table fetched_contexts is 'Personal contexts a callback gave: stored once, in the transaction that makes the chunk''s messages.';
+comment on column fetched_contexts.client_id is 'The client that sends.';
+comment on column fetched_contexts.send_id is 'The send.';
+comment on column fetched_contexts.position is 'The row of the snapshot.';
+comment on column fetched_contexts.context is 'The personal context; fits the template.';
+
 create table send_chunks (
   client_id integer not null,
   send_id uuid not null,
@@ -151,6 +185,10 @@ create table send_chunks (
   next_attempt_at timestamptz,
   leased_by bigint references workers,
   prepared_at timestamptz,
+  fetched_to integer,
+  fetch_attempts smallint not null default 0 check (fetch_attempts >= 0),
+  fetch_failing_since timestamptz,
+  last_fetch_error text,
   completed_at timestamptz,
   primary key (client_id, send_id, chunk_no),
   foreign key (client_id, send_id) references sends (client_id, id),
@@ -170,6 +208,7 @@ create table send_chunks (
 create index send_chunks_due on send_chunks (next_attempt_at)
   where completed_at is null and next_attempt_at is not null;
 create index send_chunks_leased on send_chunks (leased_by) where leased_by is not null;
+create index send_chunks_unprepared on send_chunks (client_id, chunk_no, send_id) where prepared_at is null;
 comment on table send_chunks is 'About 500 positions of a snapshot: the unit of work and of counting. Tallies change in the transaction that changes the messages they count.';
 comment on column send_chunks.client_id is 'The client that sends.';
 comment on column send_chunks.send_id is 'The send.';
@@ -188,8 +227,12 @@ comment on column send_chunks.skipped_cancelled is 'Members skipped: the send wa
 comment on column send_chunks.skipped_expired is 'Members skipped: the send expired before they were tried.';
 comment on column send_chunks.skipped is 'All members skipped.';
 comment on column send_chunks.next_attempt_at is 'When the chunk is due for delivery; null while a job has it or nothing is waiting.';
-comment on column send_chunks.leased_by is 'The worker that delivers the chunk; only it can have messages of the chunk in hand.';
-comment on column send_chunks.prepared_at is 'When all its messages existed.';
+comment on column send_chunks.leased_by is 'The worker that delivers the chunk or fetches its contexts; only it can have messages of the chunk in hand.';
+comment on column send_chunks.prepared_at is 'When all its messages existed, with their contexts; null again while missing contexts are fetched once more.';
+comment on column send_chunks.fetched_to is 'Contexts up to this position are fetched; null before the first and where the send has no callback.';
+comment on column send_chunks.fetch_attempts is 'Calls in a row that failed.';
+comment on column send_chunks.fetch_failing_since is 'When the first of them failed.';
+comment on column send_chunks.last_fetch_error is 'Why the last one failed.';
 comment on column send_chunks.completed_at is 'When none of its members was queued any more.';
 
 create table messages (
@@ -203,6 +246,7 @@ create table messages (
     check (state in ('queued', 'sending', 'sent', 'failed', 'skipped', 'unknown')),
   reason text,
   attempts smallint not null default 0 check (attempts >= 0),
+  attempts_at_retry smallint not null default 0 check (attempts_at_retry >= 0),
   was_unknown boolean not null default false,
   next_attempt_at timestamptz not null default now(),
   claimed_by bigint,
@@ -239,6 +283,7 @@ comment on column messages.source_object_key is 'The member''s key at the trigge
 comment on column messages.state is 'queued: waiting; sending: handed to a worker; sent: accepted by the next mail server; failed; skipped; unknown: the server may or may not have it.';
 comment on column messages.reason is 'Why it was skipped, failed or put off.';
 comment on column messages.attempts is 'Tries at the mail server.';
+comment on column messages.attempts_at_retry is 'Those before it was last queued again by hand: the delays between tries start anew there.';
 comment on column messages.was_unknown is 'True once its outcome was unknown: a duplicate is possible.';
 comment on column messages.next_attempt_at is 'Not tried before this time.';
 comment on column messages.claimed_by is 'The worker that has it in hand, while sending.';

@@ -20,6 +20,8 @@ export type ErrorCode =
   | 'no_default_sender'
   | 'sender_in_use'
   | 'message_not_unknown'
+  | 'send_is_over'
+  | 'context_callback_not_configured'
   | 'email_type_not_registered'
   | 'idempotency_key_conflict'
   | 'unavailable';

@@ -21,8 +21,13 @@ export type MessageRef = v.InferOutput<typeof MessageRef>;
 export const SinglesRef = v.object({ drain: v.pipe(v.number(), v.integer()) });
 export type SinglesRef = v.InferOutput<typeof SinglesRef>;
 
+/** One of the few jobs that fetch contexts from a client. */
+export const FetchRef = v.object({ client_id: clientId, drain: v.pipe(v.number(), v.integer()) });
+export type FetchRef = v.InferOutput<typeof FetchRef>;
+
 export interface TaskPayloads {
   expand_send: SendRef;
+  fetch_contexts: FetchRef;
   prepare_chunk: ChunkRef;
   deliver_chunk: ChunkRef;
   deliver_urgent: MessageRef;
@@ -41,6 +46,7 @@ export const LANES = {
   urgent: ['deliver_urgent'],
   singles: ['deliver_singles'],
   prepare: ['expand_send', 'prepare_chunk'],
+  callback: ['fetch_contexts'],
   bulk: ['deliver_chunk'],
   upkeep: ['wake_due', 'reconcile'],
 } as const satisfies Record<string, readonly TaskName[]>;
@@ -53,11 +59,9 @@ export const LANE_NAMES = Object.keys(LANES) as Lane[];
 const TRIES = 10;
 
 /** Wakes a task for one object; a waiting job with the same object is replaced, not doubled. */
-export async function enqueue<Task extends 'expand_send' | 'deliver_urgent' | 'deliver_singles'>(
-  trx: Trx,
-  task: Task,
-  payload: TaskPayloads[Task],
-): Promise<void> {
+export async function enqueue<
+  Task extends 'expand_send' | 'fetch_contexts' | 'deliver_urgent' | 'deliver_singles',
+>(trx: Trx, task: Task, payload: TaskPayloads[Task]): Promise<void> {
   const key = `${task}:${Object.values(payload).join(':')}`;
   for (let left = TRIES; left > 0; left--) {
     const { rows } = await sql<{ id: number | null }>`
@@ -78,6 +82,15 @@ const DRAINS = 4;
  */
 export async function enqueueSingles(trx: Trx): Promise<void> {
   await enqueue(trx, 'deliver_singles', { drain: Math.floor(Math.random() * DRAINS) });
+}
+
+/** Calls to one client at once, on all machines together. */
+export const MOST_FETCHES = 4;
+
+/** Wakes the fetching of contexts from a client: each of these jobs takes chunk after chunk. */
+export async function enqueueFetches(trx: Trx, clientId: number): Promise<void> {
+  for (let drain = 0; drain < MOST_FETCHES; drain++)
+    await enqueue(trx, 'fetch_contexts', { client_id: clientId, drain });
 }
 
 /**

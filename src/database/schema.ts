@@ -136,6 +136,12 @@ export interface DB {
     state: Generated<SendState>;
     intended: Generated<number>;
     open_chunks: number | null;
+    callback_url: string | null;
+    callback_chunk_size: number | null;
+    scheduled_at: Date | null;
+    expires_at: Date | null;
+    expired_at: Date | null;
+    retried_at: Date | null;
     created_at: Generated<Date>;
     completed_at: Date | null;
   };
@@ -147,6 +153,12 @@ export interface DB {
     source_object_key: string;
     name: string | null;
     context: JSONColumnType<JsonObject> | null;
+  };
+  fetched_contexts: {
+    client_id: number;
+    send_id: string;
+    position: number;
+    context: Json;
   };
   send_chunks: {
     client_id: number;
@@ -161,6 +173,10 @@ export interface DB {
     next_attempt_at: Date | null;
     leased_by: number | null;
     prepared_at: Date | null;
+    fetched_to: number | null;
+    fetch_attempts: Generated<number>;
+    fetch_failing_since: Date | null;
+    last_fetch_error: string | null;
     completed_at: Date | null;
   };
   messages: {
@@ -173,6 +189,7 @@ export interface DB {
     state: Generated<MessageState>;
     reason: string | null;
     attempts: Generated<number>;
+    attempts_at_retry: Generated<number>;
     was_unknown: Generated<boolean>;
     next_attempt_at: Generated<Date>;
     claimed_by: number | null;

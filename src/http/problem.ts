@@ -28,6 +28,8 @@ const STATUS: Record<ErrorCode, [ContentfulStatusCode, string]> = {
   no_default_sender: [422, 'There is no default sender'],
   sender_in_use: [409, 'The sender is in use'],
   message_not_unknown: [409, 'The outcome of the message is known'],
+  send_is_over: [409, 'The send is over'],
+  context_callback_not_configured: [422, 'There is no URL to fetch contexts from'],
   email_type_not_registered: [422, 'The email type is not registered'],
   idempotency_key_conflict: [409, 'The Idempotency-Key was used for a different request'],
   unavailable: [503, 'The service is not available right now'],

@@ -8,6 +8,7 @@ import type { JsonObject } from '../database/schema.ts';
 import type { ChunkRef } from '../queue.ts';
 import { notPaused } from './pause.ts';
 import { eligibility, type SendRules } from '../recipients/eligibility.ts';
+import { tally } from './tally.ts';
 
 /** A message in hand, with what it takes to compose it. */
 export interface ClaimedMessage {
@@ -15,13 +16,21 @@ export interface ClaimedMessage {
   email_given: string;
   name: string | null;
   context: JsonObject;
-  /** Tries before this one. */
+  /** Tries before this one, since it was made or queued again by hand. */
   attempts: number;
-  /** Since the message was made, in seconds of database time. */
+  /** As long, in seconds of database time. */
   age_seconds: number;
+  /** Until the send expires, in seconds; null where it does not. */
+  expires_in_seconds: number | null;
   was_unknown: boolean;
   /** When it was handed over, in database time. */
   claimed_at: Date;
+}
+
+/** What a claim needs to know of the send. */
+export interface ClaimRules extends SendRules {
+  /** Contexts were fetched, and a message whose context is missing waits for it. */
+  has_callback: boolean;
 }
 
 export interface Chunk extends ChunkRef {
@@ -74,7 +83,7 @@ export async function claimFromChunk(
   db: Database,
   worker: number,
   chunk: Chunk,
-  rules: SendRules,
+  rules: ClaimRules,
   limit: number,
 ): Promise<{ claimed: ClaimedMessage[]; skipped: number }> {
   const { joins, reason } = eligibility(
@@ -100,7 +109,9 @@ export async function claimFromChunk(
         and exists (select from chunk)
         and exists (
           select from sends s
-          where s.client_id = ${chunk.client_id} and s.id = ${chunk.send_id} and s.state = 'sending')
+          where s.client_id = ${chunk.client_id} and s.id = ${chunk.send_id} and s.state = 'sending'
+            and (s.expires_at is null or s.expires_at > now()))
+        ${rules.has_callback ? sql`and exists (select from fetched_contexts f where ${fetchedFor(sql`m`)})` : sql``}
       order by m.position
       limit ${limit}
       for update of m skip locked
@@ -119,49 +130,29 @@ export async function claimFromChunk(
         settled_at = case when j.reason is not null then now() end
       from judged j
       where m.ctid = j.row -- locked above, so it stays where it is
-      returning m.id, m.state, m.reason, m.position, m.attempts, m.created_at, m.claimed_at,
-        m.was_unknown,
-        j.email_given, j.name
+      returning m.client_id, m.send_id, m.position, m.id, m.state, m.reason, m.created_at, m.claimed_at,
+        m.attempts - m.attempts_at_retry as attempts, m.was_unknown, j.email_given, j.name
     ),
     tallied as (
-      ${tallySkips(chunk, sql`claimed`)}
+      ${tally(chunk, sql`claimed`)}
     )
     select c.id, c.state, c.email_given, coalesce(r.name, c.name) as name,
-      coalesce(r.context, '{}') as context, c.attempts, c.claimed_at, c.was_unknown,
-      extract(epoch from now() - c.created_at)::float8 as age_seconds
+      coalesce(${rules.has_callback ? sql`f.context` : sql`r.context`}, '{}') as context,
+      c.attempts, c.claimed_at, c.was_unknown,
+      extract(epoch from now() - greatest(c.created_at, s.retried_at))::float8 as age_seconds,
+      extract(epoch from s.expires_at - now())::float8 as expires_in_seconds
     from claimed c
+    join sends s on s.client_id = c.client_id and s.id = c.send_id
     join send_recipients r
       on r.client_id = ${chunk.client_id} and r.send_id = ${chunk.send_id} and r.position = c.position
+    ${rules.has_callback ? sql`left join fetched_contexts f on ${fetchedFor(sql`c`)}` : sql``}
     order by c.position
   `.execute(db);
   const claimed = rows.filter((row) => row.state === 'sending');
   return { claimed, skipped: rows.length - claimed.length };
 }
 
-const SKIP_REASONS = [
-  'hard_bounce',
-  'complaint',
-  'suppressed',
-  'unsubscribed',
-  'consent_pending',
-  'cancelled',
-  'expired',
-] as const;
-
-/** Adds skipped rows of `settled` (a CTE with state and reason) to the chunk's tallies. */
-export function tallySkips(chunk: ChunkRef, settled: RawBuilder<unknown>): RawBuilder<unknown> {
-  const column = (reason: string) => sql.ref(`skipped_${reason}`);
-  const sums = SKIP_REASONS.map(
-    (reason) => sql`${column(reason)} = k.${column(reason)} + t.${sql.ref(reason)}`,
-  );
-  const counts = SKIP_REASONS.map(
-    (reason) => sql`count(*) filter (where reason = ${sql.lit(reason)}) as ${sql.ref(reason)}`,
-  );
-  return sql`
-    update send_chunks k set ${sql.join(sums)}
-    from (
-      select ${sql.join(counts)} from ${settled}
-      where state = 'skipped' having count(*) > 0
-    ) t
-    where k.client_id = ${chunk.client_id} and k.send_id = ${chunk.send_id} and k.chunk_no = ${chunk.chunk_no}`;
+function fetchedFor(message: RawBuilder<unknown>): RawBuilder<unknown> {
+  return sql`f.client_id = ${message}.client_id and f.send_id = ${message}.send_id
+    and f.position = ${message}.position`;
 }

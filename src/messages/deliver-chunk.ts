@@ -3,7 +3,8 @@
 // by them. No transaction is open while a mail server is talked to.
 import { sql } from 'kysely';
 import type { ChunkRef } from '../queue.ts';
-import { settleChunk } from '../sends/complete.ts';
+import { closingOf, type Closing } from '../sends/closing.ts';
+import { closeChunk, settleChunk } from '../sends/complete.ts';
 import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
 import type { Place } from '../smtp/transports.ts';
@@ -33,6 +34,8 @@ interface FrozenSend {
   list_key: string;
   list_name: string | null;
   requires_consent: boolean;
+  has_callback: boolean;
+  closing: Closing | null;
   on_unknown: OnUnknown;
   template_key: string;
   template_version: string;
@@ -46,8 +49,9 @@ export async function deliverChunk(delivery: Delivery, ref: ChunkRef): Promise<v
   const send = await readFrozenSend(delivery, ref);
   const template = send && delivery.templates.get(send.template_key);
   if (!send) return;
-  if (template?.version !== send.template_version) return waitForTemplate(delivery, ref, send);
   const { db, log, worker, bulk, chunksInHand } = delivery;
+  if (send.closing) return db.transaction().execute((trx) => closeChunk(trx, ref));
+  if (template?.version !== send.template_version) return waitForTemplate(delivery, ref, send);
   const name = `${ref.send_id}:${ref.chunk_no}`;
   if (chunksInHand.has(name)) return;
   chunksInHand.add(name);
@@ -95,6 +99,10 @@ async function readFrozenSend({ db }: Delivery, ref: ChunkRef): Promise<FrozenSe
       's.shared_context',
     ])
     .select(['s.sender_email', 's.sender_name', 's.sender_reply_to'])
+    .select([
+      closingOf('s').as('closing'),
+      sql<boolean>`s.callback_url is not null`.as('has_callback'),
+    ])
     .where('s.client_id', '=', ref.client_id)
     .where('s.id', '=', ref.send_id)
     .executeTakeFirst();

@@ -1,5 +1,6 @@
 // What the delivery of messages works with: the worker's identity, its mail connections, its
 // recorder, the templates and the clock of retries. Made once per worker process.
+import type { CallbackPolicy } from '../callback/post.ts';
 import type { RetrySchedule } from '../config.ts';
 import type { Database } from '../database/connect.ts';
 import type { OnUnknown } from '../database/schema.ts';
@@ -27,6 +28,8 @@ export interface Delivery {
   urgent: Transports;
   singles: Transports;
   turns: Turns;
+  /** Which URLs may be asked for contexts, and how long. */
+  callback: CallbackPolicy;
   /** Chunks that this process delivers right now: a doubled job leaves them alone. */
   chunksInHand: Set<string>;
   /** Once aborted nothing more is claimed; what is in hand is finished. */
@@ -35,13 +38,18 @@ export interface Delivery {
 
 /**
  * Decides whether a message gets another try, with its delay in seconds. A deferred one fails where the
- * retry window ends first; an unknown one stays unknown. A held one, which no server has judged, waits
+ * retry window or the send ends first; an unknown one stays unknown. A held one, which no server has judged, waits
  * for `waitSeconds`, however old it is.
  */
 export function scheduleRetry(
   outcome: Outcome,
   schedule: RetrySchedule,
-  message: { attempts: number; age_seconds: number; was_unknown: boolean },
+  message: {
+    attempts: number;
+    age_seconds: number;
+    was_unknown: boolean;
+    expires_in_seconds?: number | null;
+  },
   {
     urgent,
     seed,
@@ -60,7 +68,8 @@ export function scheduleRetry(
     atLeast: outcome.reason === 'deferred_by_server' && !urgent ? schedule.greylist : 0,
     seed,
   });
-  if (retryIn !== undefined) return { outcome, retryIn };
+  const expiresIn = message.expires_in_seconds ?? Infinity;
+  if (retryIn !== undefined && retryIn < expiresIn) return { outcome, retryIn };
   if (outcome.kind === 'unknown') return { outcome };
   return { outcome: { kind: 'failed', reason: 'expired', reply: outcome.reply, suppress: false } };
 }

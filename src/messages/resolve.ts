@@ -4,12 +4,13 @@
 import { sql } from 'kysely';
 import type { Trx } from '../database/connect.ts';
 import { DomainError, notFound } from '../errors.ts';
+import { sendIsOver } from '../sends/closing.ts';
 import { lockSend } from '../sends/complete.ts';
 
 export const RESOLUTIONS = ['sent', 'failed', 'resend'] as const;
 export type Resolution = (typeof RESOLUTIONS)[number];
 
-/** @throws not_found, message_not_unknown */
+/** @throws not_found, message_not_unknown, send_is_over */
 export async function resolveMessage(
   trx: Trx,
   clientId: number,
@@ -24,7 +25,10 @@ export async function resolveMessage(
     .executeTakeFirst();
   if (!message) throw notFound('The message');
   const { send_id, position } = message;
-  if (send_id !== null) await lockSend(trx, clientId, send_id);
+  if (send_id !== null) {
+    const { closing } = await lockSend(trx, clientId, send_id);
+    if (closing && resolution === 'resend') throw sendIsOver(closing);
+  }
   const resolved =
     send_id === null
       ? await resolveSingle(trx, clientId, id, resolution)

@@ -6,35 +6,75 @@ import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
 import { URGENT_PRIORITY } from '../messages/single.ts';
 import {
+  MOST_FETCHES,
   TASK_NAMES,
   enqueue,
   enqueueChunks,
+  enqueueFetches,
   enqueueSingles,
   type ChunkRef,
   type MessageRef,
   type SendRef,
 } from '../queue.ts';
+import { closingOf } from './closing.ts';
+import { wakeSend } from './control.ts';
+
+type ChunkTask = 'prepare_chunk' | 'fetch_contexts' | 'deliver_chunk';
+
+/** What a chunk `k` of the send `s` needs next. */
+const taskOfChunk = sql<ChunkTask>`case
+  when k.prepared_at is not null then 'deliver_chunk'
+  when s.callback_url is not null and ${closingOf('s')} is null then 'fetch_contexts'
+  else 'prepare_chunk' end`;
+
+/** Its chunks are worked on. */
+const isMoving = sql<boolean>`(s.state = 'sending' or ${closingOf('s')} is not null)`;
 
 /** Of one pass: keeps the transaction short; the next pass comes in seconds. */
 const MOST_PER_PASS = 1000;
 
-/** @returns how many jobs were added; none while delivery is paused, as they would find nothing */
+/** @returns how many jobs were added; while delivery is paused none that would find nothing */
 export async function wakeDue(db: Database): Promise<number> {
-  if (await findPause(db)) return 0;
+  const sends = await wakeSends(db);
+  if (await findPause(db)) return sends;
   const chunks = await wakeChunks(db);
   const singles = await wakeSingles(db);
-  return chunks + singles;
+  return sends + chunks + singles;
+}
+
+/** Those whose time to begin, or to end, has come. */
+function wakeSends(db: Database): Promise<number> {
+  return db.transaction().execute(async (trx) => {
+    const { rows } = await sql<SendRef>`
+      with due as (
+        (select client_id, id from sends
+         where state = 'scheduled' and scheduled_at <= now()
+         order by scheduled_at limit ${MOST_PER_PASS} for no key update skip locked)
+        union
+        (select client_id, id from sends
+         where completed_at is null and expired_at is null and expires_at <= now()
+         order by expires_at limit ${MOST_PER_PASS} for no key update skip locked)
+      )
+      update sends s set
+        state = case when s.state = 'scheduled' and s.scheduled_at <= now() then 'queued' else s.state end,
+        expired_at = case when s.expires_at <= now() then now() end
+      from due where s.client_id = due.client_id and s.id = due.id
+      returning s.client_id, s.id as send_id
+    `.execute(trx);
+    for (const row of rows) await wakeSend(trx, row);
+    return rows.length;
+  });
 }
 
 function wakeChunks(db: Database): Promise<number> {
   return db.transaction().execute(async (trx) => {
     // Locked sends and chunks are in somebody's hands: they are left for the next pass.
-    const { rows } = await sql<ChunkRef>`
+    const { rows } = await sql<ChunkRef & { task: ChunkTask }>`
       with due as (
-        select k.client_id, k.send_id, k.chunk_no
+        select k.client_id, k.send_id, k.chunk_no, ${taskOfChunk} as task
         from send_chunks k join sends s on s.client_id = k.client_id and s.id = k.send_id
         where k.completed_at is null and k.next_attempt_at <= now() and k.leased_by is null
-          and s.state = 'sending'
+          and ${isMoving}
         order by k.next_attempt_at
         limit ${MOST_PER_PASS}
         for no key update of k skip locked
@@ -42,11 +82,21 @@ function wakeChunks(db: Database): Promise<number> {
       update send_chunks k set next_attempt_at = null
       from due
       where k.client_id = due.client_id and k.send_id = due.send_id and k.chunk_no = due.chunk_no
-      returning k.client_id, k.send_id, k.chunk_no
+      returning k.client_id, k.send_id, k.chunk_no, due.task
     `.execute(trx);
-    if (rows.length > 0) await enqueueChunks(trx, 'deliver_chunk', chunkList(rows));
-    return rows.length;
+    return enqueueTasks(trx, rows);
   });
+}
+
+async function enqueueTasks(trx: Trx, rows: (ChunkRef & { task: ChunkTask })[]): Promise<number> {
+  for (const task of ['prepare_chunk', 'deliver_chunk'] as const) {
+    const chunks = rows.filter((row) => row.task === task);
+    if (chunks.length > 0) await enqueueChunks(trx, task, chunkList(chunks));
+  }
+  const fetches = rows.filter((row) => row.task === 'fetch_contexts');
+  for (const clientId of new Set(fetches.map((row) => row.client_id)))
+    await enqueueFetches(trx, clientId);
+  return rows.length;
 }
 
 function chunkList(rows: ChunkRef[]) {
@@ -90,10 +140,9 @@ export async function reconcile(db: Database): Promise<number> {
   await freeOrphanedChunks(db);
   await removeSuperseded(db);
   const expanded = await reconcileSends(db);
-  const prepared = await reconcileChunks(db, 'prepare_chunk');
-  const delivered = await reconcileChunks(db, 'deliver_chunk');
+  const chunks = await reconcileChunks(db);
   const singles = await reconcileSingles(db);
-  return expanded + prepared + delivered + singles;
+  return expanded + chunks + singles;
 }
 
 /**
@@ -145,7 +194,8 @@ function reconcileSends(db: Database): Promise<number> {
   return db.transaction().execute(async (trx) => {
     const { rows } = await sql<SendRef>`
       select s.client_id, s.id as send_id from sends s
-      where s.completed_at is null and s.state = 'queued'
+      where s.completed_at is null and s.open_chunks is null
+        and (s.state = 'queued' or ${closingOf('s')} is not null)
         and ${noJob(sql`'expand_send:' || s.client_id || ':' || s.id`)}
       limit ${MOST_PER_PASS}
     `.execute(trx);
@@ -154,19 +204,26 @@ function reconcileSends(db: Database): Promise<number> {
   });
 }
 
-function reconcileChunks(db: Database, task: 'prepare_chunk' | 'deliver_chunk'): Promise<number> {
+function reconcileChunks(db: Database): Promise<number> {
   return db.transaction().execute(async (trx) => {
-    const { rows } = await sql<ChunkRef>`
-      select k.client_id, k.send_id, k.chunk_no
-      from sends s join send_chunks k on k.client_id = s.client_id and k.send_id = s.id
-      where s.completed_at is null and s.state = 'sending'
-        and k.completed_at is null and k.next_attempt_at is null and k.leased_by is null
-        and k.prepared_at is ${task === 'prepare_chunk' ? sql`null` : sql`not null`}
-        and ${noJob(sql`${task} || ':' || k.client_id || ':' || k.send_id || ':' || k.chunk_no`)}
+    const { rows } = await sql<ChunkRef & { task: ChunkTask }>`
+      select k.client_id, k.send_id, k.chunk_no, k.task
+      from sends s
+      cross join lateral (
+        select k.client_id, k.send_id, k.chunk_no, ${taskOfChunk} as task
+        from send_chunks k
+        where k.client_id = s.client_id and k.send_id = s.id
+          and k.completed_at is null and k.next_attempt_at is null and k.leased_by is null
+      ) k
+      where s.completed_at is null and ${isMoving}
+        and case when k.task = 'fetch_contexts'
+          then ${noJob(sql`any (array(
+            select 'fetch_contexts:' || k.client_id || ':' || n from generate_series(0, ${MOST_FETCHES - 1}::integer) n))`)}
+          else ${noJob(sql`k.task || ':' || k.client_id || ':' || k.send_id || ':' || k.chunk_no`)}
+        end
       limit ${MOST_PER_PASS}
     `.execute(trx);
-    if (rows.length > 0) await enqueueChunks(trx, task, chunkList(rows));
-    return rows.length;
+    return enqueueTasks(trx, rows);
   });
 }
 

@@ -1,4 +1,6 @@
-// Makes a worker process ready to deliver: its sign of life, its SMTP pools, its recorder. Closing marks the row stopped, so nothing can be claimed in its name any more.
+// Makes a worker process ready to deliver: its sign of life, its SMTP pools, its recorder. Closing marks
+// the row stopped, so nothing can be claimed in its name any more.
+import type { CallbackPolicy } from '../callback/post.ts';
 import type { Timing } from '../config.ts';
 import type { Connection } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
@@ -28,6 +30,7 @@ export interface DeliveryOptions {
   transports: readonly TransportConfig[];
   lanes: readonly Lane[];
   timing: Timing;
+  callback: CallbackPolicy;
   /** How long an SMTP connection is kept for the next message; default 10 s. */
   smtpIdleMs?: number;
   /** Mails of the lane at once; default 5. */
@@ -56,6 +59,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     transports,
     lanes,
     timing,
+    callback,
     smtpIdleMs,
     singlesConnections = SINGLES_CONNECTIONS,
   } = options;
@@ -90,6 +94,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       urgent,
       singles,
       turns: new Turns(),
+      callback,
       chunksInHand: new Set(),
       stopping: stopping.signal,
     },

@@ -14,6 +14,7 @@ import deliverChunk from '../../tasks/deliver_chunk.ts';
 import deliverSingles from '../../tasks/deliver_singles.ts';
 import deliverUrgent from '../../tasks/deliver_urgent.ts';
 import expandSend from '../../tasks/expand_send.ts';
+import fetchContexts from '../../tasks/fetch_contexts.ts';
 import prepareChunk from '../../tasks/prepare_chunk.ts';
 import reconcile from '../../tasks/reconcile.ts';
 import wakeDueTask from '../../tasks/wake_due.ts';
@@ -28,6 +29,7 @@ import { runWith } from './runtime.ts';
 
 const TASKS: Record<TaskName, Task> = {
   expand_send: expandSend,
+  fetch_contexts: fetchContexts,
   prepare_chunk: prepareChunk,
   deliver_chunk: deliverChunk,
   deliver_urgent: deliverUrgent,
@@ -37,7 +39,14 @@ const TASKS: Record<TaskName, Task> = {
 };
 
 /** Jobs of a lane that run at once in one process. */
-const SLOTS: Record<Lane, number> = { urgent: 8, singles: 4, prepare: 2, bulk: 4, upkeep: 1 };
+const SLOTS: Record<Lane, number> = {
+  urgent: 8,
+  singles: 4,
+  prepare: 2,
+  callback: 8, // two slow clients' worth: they wait for answers only
+  bulk: 4,
+  upkeep: 1,
+};
 const CRON: Partial<Record<Lane, string>> = { upkeep: 'reconcile' };
 const WAKE_MS = 1000;
 /** For what was cut to be recorded. */

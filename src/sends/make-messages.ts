@@ -1,0 +1,48 @@
+// One message per snapshot row of a chunk, queued or skipped with its reason, and the chunk's tally, in
+// one statement. The messages' unique keys make a second run add nothing.
+import { sql } from 'kysely';
+import type { Trx } from '../database/connect.ts';
+import { tally } from '../messages/tally.ts';
+import type { ChunkRef } from '../queue.ts';
+import { eligibility, type SendRules } from '../recipients/eligibility.ts';
+import type { Closing } from './closing.ts';
+
+/** Those of a send that is closing are skipped for that, where there is no better reason. */
+export async function makeMessages(
+  trx: Trx,
+  ref: ChunkRef,
+  rules: SendRules,
+  closing: Closing | null = null,
+): Promise<void> {
+  const { client_id, send_id, chunk_no } = ref;
+  const { joins, reason } = eligibility(
+    client_id,
+    rules,
+    sql`r.contact_id`,
+    sql`r.source_object_key`,
+  );
+  await sql`
+    with judged as (
+      select r.client_id, r.send_id, r.position, r.contact_id, r.source_object_key,
+        coalesce(${reason}, ${closing}::text) as reason
+      from send_chunks k
+      join send_recipients r on r.client_id = k.client_id and r.send_id = k.send_id
+        and r.position between k.first_position and k.last_position
+      ${joins}
+      where k.client_id = ${client_id} and k.send_id = ${send_id} and k.chunk_no = ${chunk_no}
+      order by r.position
+    ),
+    made as (
+      insert into messages
+        (client_id, send_id, position, contact_id, source_object_key, state, reason, settled_at)
+      select client_id, send_id, position, contact_id, source_object_key,
+        case when reason is null then 'queued' else 'skipped' end,
+        reason,
+        case when reason is not null then now() end
+      from judged
+      on conflict do nothing
+      returning state, reason
+    )
+    ${tally(ref, sql`made`, [sql`prepared_at = now()`])}
+  `.execute(trx);
+}
