@@ -35,11 +35,16 @@ export async function exchange(given: Exchange): Promise<Answered | undefined> {
     lookup: answerWith(addresses),
     agent: false, // a connection of its own, and no proxy of the environment
   });
+  let failure: Error | undefined;
+  request.on('error', (error) => (failure ??= error));
   try {
     const responding = responseTo(request);
     request.end(body);
     const response = await responding;
     const read = await readAtMost(maxBytes, response);
+    // A body without a length ends with the connection, to Node also where that was lost or cut by us.
+    options.signal?.throwIfAborted();
+    if (failure) throw failure;
     return (
       read && {
         status: response.statusCode ?? 0,
@@ -61,7 +66,6 @@ function answerWith(addresses: LookupAddress[]): LookupFunction {
   };
 }
 
-/** Errors after the first one are nobody's any more, but an error without a listener ends the process. */
 function responseTo(request: ClientRequest): Promise<IncomingMessage> {
   return new Promise((resolve, reject) => {
     request.on('response', (response) => {
