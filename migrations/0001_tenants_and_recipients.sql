@@ -32,16 +32,30 @@ create function is_key(key text) returns boolean
 language sql immutable parallel safe
 as $$ select char_length(key) between 1 and 255 and key !~ '[/[:cntrl:]]' and key not in ('.', '..') $$;
 
+-- 244 random bits in the form of Standard Webhooks 1.0.
+create function new_webhook_secret() returns text
+language sql volatile parallel safe
+as $$
+  select 'whsec_' || encode(
+    decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), 'base64')
+$$;
+
 create table clients (
   id integer generated always as identity primary key,
   key text collate "C" not null unique constraint client_key_is_a_key check (is_key(key)),
   name text not null,
+  callback_url text
+    constraint client_callback_url_is_http check (callback_url ~* '^https?:' and char_length(callback_url) <= 2048),
+  callback_secret text not null default new_webhook_secret()
+    constraint client_callback_secret_is_a_webhook_secret check (callback_secret ~ '^whsec_[A-Za-z0-9+/]{32,86}={0,2}$'),
   created_at timestamptz not null default now()
 );
 comment on table clients is 'A tenant. Everything else belongs to one client and is seen by no other.';
 comment on column clients.id is 'Internal number, part of every key and foreign key.';
 comment on column clients.key is 'The name the command line uses for the client.';
 comment on column clients.name is 'Name for people.';
+comment on column clients.callback_url is 'Where personal contexts are fetched from by sends that name no URL of their own; null where there is none.';
+comment on column clients.callback_secret is 'Signs what is posted there (Standard Webhooks); kept as it is, because signing needs it.';
 comment on column clients.created_at is 'When the client was created.';
 
 create table api_keys (

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The command line: one function of the program per command. Exit codes: 0 done, 1 failed, 2 wrong
 // usage. Results go to stdout, logs and errors to stderr.
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { ConfigError, readConfig, requireDatabaseUrl } from './config.ts';
 import { createApiKey, listApiKeys, revokeApiKey } from './clients/api-keys.ts';
 import { createClient, findClient } from './clients/clients.ts';
@@ -14,6 +14,7 @@ import { createLogger } from './log.ts';
 import { LANE_NAMES, type Lane } from './queue.ts';
 import { VERSION } from './root.ts';
 import { findSendById, getSend } from './sends/sends.ts';
+import { clientLines, setClient, type ClientOptions } from './commands/clients.ts';
 import {
   emailTypeLines,
   removeEmailType,
@@ -128,6 +129,32 @@ client
         if (exampleTypes) await createExampleTypes(trx, made.id);
       });
       print(`Client "${key}" created. Next: rosterpost key create ${key}, then PUT a sender.`);
+    }),
+  );
+
+client
+  .command('set <key>')
+  .description('changes what is given')
+  .option('--name <name>', 'name for people')
+  .option('--callback-url <url>', 'where personal contexts are fetched; "" for nowhere')
+  .addOption(
+    new Option('--callback-secret <secret>', 'signs those requests: whsec_…').conflicts(
+      'newCallbackSecret',
+    ),
+  )
+  .option('--new-callback-secret', 'makes a random one and prints it')
+  .action((key: string, options: ClientOptions) =>
+    withDatabase(async ({ db }) => {
+      for (const line of await setClient(db, key, options, readConfig().callback)) print(line);
+    }),
+  );
+client
+  .command('show <key>')
+  .description('its name and its context callback')
+  .option('--secret', 'and the secret of the callback')
+  .action((key: string, options: { secret?: boolean }) =>
+    withDatabase(async ({ db }) => {
+      for (const line of await clientLines(db, key, options)) print(line);
     }),
   );
 

@@ -43,6 +43,8 @@ export interface CallbackRequest {
 export type Resolve = (hostname: string) => Promise<LookupAddress[]>;
 
 const MOST_URL_CHARACTERS = 2048;
+/** The URL parser would drop white space and take `\\` for `/`. */
+const HTTP_URL = /^https?:\/\/[^\s\\\p{Cc}]+$/iu;
 
 export async function postSigned(
   { url, id, secret, body, policy, signal }: CallbackRequest,
@@ -97,8 +99,8 @@ export async function postSigned(
  */
 export function urlFlaw(url: string, policy: NetworkRules): string | undefined {
   if (url.length > MOST_URL_CHARACTERS) return `must be at most ${MOST_URL_CHARACTERS} characters`;
-  const target = URL.parse(url);
-  if (!target || !/^https?:$/u.test(target.protocol)) return 'must be an http or https URL';
+  const target = HTTP_URL.test(url) ? URL.parse(url) : null;
+  if (!target) return 'must be an http or https URL';
   if (target.username !== '' || target.password !== '') return 'must not have a user or password';
   const host = hostOf(target);
   const port = portOf(target);

@@ -25,11 +25,15 @@ export async function createClient(trx: Trx, key: string, name = key): Promise<C
   return created;
 }
 
+export async function renameClient(trx: Trx, clientId: number, name: string): Promise<void> {
+  await trx.updateTable('clients').set({ name }).where('id', '=', clientId).execute();
+}
+
 /** @throws not_found */
-export async function findClient(db: Database, key: string): Promise<Client> {
+export async function findClient(db: Database, key: string): Promise<Client & { name: string }> {
   const found = await db
     .selectFrom('clients')
-    .select(['id', 'key'])
+    .select(['id', 'key', 'name'])
     .where('key', '=', key)
     .executeTakeFirst();
   if (!found) throw notFound(`The client "${key}"`);

@@ -69,13 +69,9 @@ export async function demo(): Promise<void> {
       .transaction()
       .execute((trx) => createApiKey(trx, client, 'demo'));
     const templates = await loadTemplates();
-    const app = createApp({
-      db: connection.db,
-      log,
-      templates,
-      attachments: config.attachments,
-      callback: withLoopback(config.callback),
-    });
+    const { attachments } = config;
+    const callback = withLoopback(config.callback);
+    const app = createApp({ db: connection.db, log, templates, attachments, callback });
     const api = await startListening(app, { host: '127.0.0.1', port: 0 });
     const sink = await startSink();
     const worker = await startWorker({
@@ -83,6 +79,7 @@ export async function demo(): Promise<void> {
       log,
       templates,
       transports: [singleTransport(sink.url)],
+      callback,
       timing: config.timing,
     });
     try {

@@ -61,6 +61,7 @@ export async function dev(): Promise<void> {
     log,
     templates,
     transports,
+    callback,
     timing: config.timing,
   });
   started.defer(() => worker.stop());

@@ -54,6 +54,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       log,
       templates,
       transports,
+      callback,
       timing: config.timing,
     });
   }

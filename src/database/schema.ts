@@ -36,7 +36,14 @@ interface Timestamps {
 export type OnUnknown = 'retry' | 'hold';
 
 export interface DB {
-  clients: { id: Generated<number>; key: string; name: string; created_at: Generated<Date> };
+  clients: {
+    id: Generated<number>;
+    key: string;
+    name: string;
+    callback_url: string | null;
+    callback_secret: Generated<string>;
+    created_at: Generated<Date>;
+  };
   api_keys: {
     client_id: number;
     prefix: string;

@@ -4,6 +4,7 @@ import { Hono } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import { invalid, notFound } from '../errors.ts';
 import { requireKey } from './auth.ts';
+import { client } from './client.ts';
 import { contacts } from './contacts.ts';
 import { health } from './health.ts';
 import { inbox } from './inbox.ts';
@@ -40,6 +41,7 @@ export function createApp(services: Services) {
   const api = new Hono<ApiEnv>();
   api.use(requireKey(services));
   api.use(writesTakeNoQuery);
+  api.route('/client', client(services));
   api.route('/senders', senders(services));
   api.route('/contacts', contacts(services));
   api.route('/suppressions', suppressions(services));

@@ -122,7 +122,6 @@ const OURS = [
   '127。0。0。1',
   '%31%32%37.0.0.1',
   '127%2e0%2e0%2e1',
-  '12\t7.0.0.1',
 ];
 
 const OURS_V6 = ['[::1]', '[0:0:0:0:0:0:0:1]', '[0000::0001]', '[::0.0.0.1]'];
@@ -216,16 +215,21 @@ const MALFORMED = (port: number) => [
   `http://`,
   '',
   `http://127.0.0.1:${port}/${'a'.repeat(2048)}`,
+  `http:127.0.0.1:${port}/`,
+  `http:/127.0.0.1:${port}/`,
+  `http:\\\\127.0.0.1:${port}\\`,
+  `http://127.0.0.1:${port}\\@public.example/`,
+  `http://12\t7.0.0.1:${port}/`,
+  `  http://127.0.0.1:${port}/`,
+  `http://127.0.0.1:${port}/\n`,
 ];
 
 /** URLs whose host is not where it seems to be. */
 const HIDDEN = (port: number) => [
-  `http:127.0.0.1:${port}/`,
   `http:////127.0.0.1:${port}/`,
-  `http:\\\\127.0.0.1:${port}\\`,
-  `http://127.0.0.1:${port}\\@public.example/`,
   `http://127.0.0.1:${port}#@public.example/`,
-  `  http://127.0.0.1:${port}/  `,
+  `http://127.0.0.1:${port}?@public.example/`,
+  `HTTP://127.0.0.1:0${port}/`,
 ];
 
 describe('an address in the URL', () => {

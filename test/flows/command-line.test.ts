@@ -47,6 +47,36 @@ it('makes clients and keys, lists and revokes them', async () => {
   expect(await rosterpost(['key', 'create', 'nobody'])).toMatchObject({ code: 1 });
 });
 
+it('sets where contexts are fetched, and shows the secret only where it is asked for', async () => {
+  const { body } = await h.api('GET', '/api/client/context-callback');
+  const { secret } = body.context_callback;
+  const set = ['client', 'set', 'acme', '--callback-url', 'https://p.example/c', '--name', 'Acme'];
+  const url = await rosterpost(set);
+  expect(url.code, url.stderr).toBe(0);
+  expect(url.stdout).toBe('client\tacme\nname\tAcme\ncallback URL\thttps://p.example/c\n');
+  const shown = await rosterpost(['client', 'show', 'acme', '--secret']);
+  expect(shown.stdout).toBe(`${url.stdout}callback secret\t${secret}\n`);
+  const rotated = await rosterpost(['client', 'set', 'acme', '--new-callback-secret']);
+  const { body: after } = await h.api('GET', '/api/client/context-callback');
+  expect(after.context_callback.secret).not.toBe(secret);
+  expect(rotated.stdout).toContain(after.context_callback.secret);
+  const own = `whsec_${Buffer.alloc(32, 1).toString('base64')}`;
+  const given = await rosterpost(['client', 'set', 'acme', '--callback-secret', own]);
+  expect(given.stdout + given.stderr).not.toContain(own);
+  const none = await rosterpost(['client', 'set', 'acme', '--callback-url', '']);
+  expect(none.stdout).toContain('callback URL\t-');
+  const { body: last } = await h.api('GET', '/api/client/context-callback');
+  expect(last).toEqual({ context_callback: { url: null, secret: own } });
+  const inside = ['client', 'set', 'acme', '--callback-url', 'http://10.1.0.9:8080/'];
+  const refused = await rosterpost(inside);
+  expect(refused).toMatchObject({ code: 1, stdout: '' });
+  expect(refused.stderr).toContain('url: must be a public address');
+  expect((await rosterpost(inside, { CALLBACK_ALLOW: '10.1.0.0/16' })).code).toBe(0);
+  const both = ['client', 'set', 'acme', '--new-callback-secret', '--callback-secret', own];
+  expect((await rosterpost(both)).code).toBe(2);
+  expect((await rosterpost(['client', 'show', 'nobody'])).code).toBe(1);
+});
+
 it('ends with 2 for wrong usage and 1 for a wrong configuration, saying everything that is wrong', async () => {
   expect(await rosterpost(['nonsense'])).toMatchObject({ code: 2 });
   expect(await rosterpost(['work', '--lanes', 'urgent,fast'])).toMatchObject({ code: 2 });
@@ -57,10 +87,17 @@ it('ends with 2 for wrong usage and 1 for a wrong configuration, saying everythi
     PORT: '99999',
     SMTP_URL: 'mail',
     LOG_LEVEL: 'loud',
+    CALLBACK_ALLOW: '10.0.0.0/8, 127.1, ::ffff:10.0.0.0/104, fd00::/129',
+    CALLBACK_PORTS: '80,https',
+    CALLBACK_TIMEOUT_SECONDS: '0',
   });
   expect(wrong.code).toBe(1);
-  for (const name of ['DATABASE_URL', 'PORT', 'SMTP_URL', 'LOG_LEVEL'])
+  for (const name of ['DATABASE_URL', 'PORT', 'SMTP_URL', 'LOG_LEVEL', 'CALLBACK_PORTS'])
     expect(wrong.stderr).toContain(`- ${name} `);
+  expect(wrong.stderr).toContain('- CALLBACK_TIMEOUT_SECONDS must be a whole number');
+  for (const network of ['127.1', '::ffff:10.0.0.0/104', 'fd00::/129'])
+    expect(wrong.stderr).toMatch(new RegExp(`- CALLBACK_ALLOW .*"${network}" is none`));
+  expect(wrong.stderr).not.toContain('"10.0.0.0/8" is none');
   const away = await rosterpost(['migrate'], { DATABASE_URL: 'postgres://x:y@127.0.0.1:1/z' });
   expect(away.code).toBe(1);
   expect(away.stderr).toContain('The database cannot be reached');

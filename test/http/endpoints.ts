@@ -24,6 +24,15 @@ const ID = '019af5d1-0000-7000-8000-000000000000';
 export const ENDPOINTS: Endpoint[] = [
   {
     method: 'PUT',
+    path: '/api/client/context-callback',
+    body: {
+      url: 'https://provider.example/contexts',
+      secret: 'whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX',
+    },
+  },
+  { method: 'GET', path: '/api/client/context-callback' },
+  {
+    method: 'PUT',
     path: '/api/senders/news',
     body: { email: 'a@b.example', name: 'A', reply_to: 'c@d.example', default: true },
   },
