@@ -134,6 +134,17 @@ export function freeData() {
   );
 }
 
+/** A moment from 1970 to 9999, as an RFC 3339 timestamp with its offset. */
+export function timestamp() {
+  return v.pipe(
+    v.string(),
+    v.check(
+      (text) => text.includes('T') && isMoment(text) && Date.parse(text) >= 0,
+      'must be an RFC 3339 timestamp with its offset, such as 2026-02-01T23:00:00Z',
+    ),
+  );
+}
+
 /** An RFC 3339 timestamp with its offset (`2026-02-01T23:00:00Z`), or a date (`2026-02-01`). */
 export function moment() {
   return v.pipe(

@@ -63,6 +63,7 @@ export async function dev(): Promise<void> {
     transports,
     callback,
     timing: config.timing,
+    callback,
   });
   started.defer(() => worker.stop());
   process.stdout.write(

@@ -56,6 +56,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       transports,
       callback,
       timing: config.timing,
+      callback,
     });
   }
   await (worker ? runUntilSignal(worker) : untilSignal());

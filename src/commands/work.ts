@@ -28,6 +28,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     lanes,
     callback: config.callback,
     timing: config.timing,
+    callback: config.callback,
   });
   await runUntilSignal(worker);
   await connection.close();

@@ -44,6 +44,17 @@ export async function readJson<Schema extends v.GenericSchema>(
   return parsed.output;
 }
 
+/** For a POST that takes nothing: no body, or an empty object. @throws validation_failed */
+export async function readNoBody(c: Context): Promise<void> {
+  const isEmpty = c.req.header('content-length') === '0';
+  if (!isEmpty && c.req.header('content-type') !== undefined) {
+    await readJson(c, v.strictObject({}));
+    return;
+  }
+  const bytes = await readBytes(c, MIB);
+  if (bytes.length > 0) throw invalid([{ path: '', message: 'the body must be empty, or {}' }]);
+}
+
 async function readBytes(c: Context, limit: number): Promise<Buffer> {
   const tooLarge = () =>
     new DomainError(

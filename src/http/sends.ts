@@ -2,7 +2,9 @@
 import { Hono } from 'hono';
 import * as v from 'valibot';
 import { SEND_STATES } from '../database/schema.ts';
-import { SendInput, triggerSend } from '../sends/create.ts';
+import { triggerSend } from '../sends/create.ts';
+import { cancelSend, pauseSend, resumeSend, retryFailed } from '../sends/control.ts';
+import { SendInput } from '../sends/send-input.ts';
 import { getSend, getSendByKey, listSends } from '../sends/sends.ts';
 import type { ApiEnv, Services } from './services.ts';
 import {
@@ -12,17 +14,21 @@ import {
   noQuery,
   PAGE_QUERY,
   readJson,
+  readNoBody,
   readQuery,
   sendKeyParam,
 } from './request.ts';
 
-export function sends({ db, templates }: Services) {
+const CONTROLS = { pause: pauseSend, resume: resumeSend, cancel: cancelSend } as const;
+
+export function sends(services: Services) {
+  const { db } = services;
   const app = new Hono<ApiEnv>();
 
   app.post('/recipient-lists/:key/send', async (c) => {
     const key = keyParam(c, 'key');
     const input = await readJson(c, SendInput, 32 * MIB);
-    const { send_id, replayed } = await triggerSend(db, templates, c.var.client, key, input);
+    const { send_id, replayed } = await triggerSend(db, services, c.var.client, key, input);
     const send = await getSend(db, c.var.client.id, send_id);
     c.header('location', `/api/sends/${send_id}`);
     return c.json({ send, replayed }, replayed ? 200 : 202);
@@ -46,6 +52,22 @@ export function sends({ db, templates }: Services) {
   app.get('/sends/:id', noQuery, async (c) => {
     const send = await getSend(db, c.var.client.id, idParam(c, 'The send'));
     return c.json({ send });
+  });
+
+  for (const [action, control] of Object.entries(CONTROLS)) {
+    app.post(`/sends/:id/${action}`, async (c) => {
+      const ref = { client_id: c.var.client.id, send_id: idParam(c, 'The send') };
+      await readNoBody(c);
+      await db.transaction().execute((trx) => control(trx, ref));
+      return c.json({ send: await getSend(db, ref.client_id, ref.send_id) });
+    });
+  }
+
+  app.post('/sends/:id/retry-failed', async (c) => {
+    const ref = { client_id: c.var.client.id, send_id: idParam(c, 'The send') };
+    await readNoBody(c);
+    const retried = await db.transaction().execute((trx) => retryFailed(trx, ref));
+    return c.json({ send: await getSend(db, ref.client_id, ref.send_id), retried });
   });
 
   return app;

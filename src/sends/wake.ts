@@ -46,15 +46,17 @@ export async function wakeDue(db: Database): Promise<number> {
 function wakeSends(db: Database): Promise<number> {
   return db.transaction().execute(async (trx) => {
     const { rows } = await sql<SendRef>`
-      with due as (
-        (select client_id, id from sends
-         where state = 'scheduled' and scheduled_at <= now()
-         order by scheduled_at limit ${MOST_PER_PASS} for no key update skip locked)
-        union
-        (select client_id, id from sends
-         where completed_at is null and expired_at is null and expires_at <= now()
-         order by expires_at limit ${MOST_PER_PASS} for no key update skip locked)
-      )
+      with beginning as (
+        select client_id, id from sends
+        where state = 'scheduled' and scheduled_at <= now()
+        order by scheduled_at limit ${MOST_PER_PASS} for no key update skip locked
+      ),
+      ending as (
+        select client_id, id from sends
+        where completed_at is null and expired_at is null and expires_at <= now()
+        order by expires_at limit ${MOST_PER_PASS} for no key update skip locked
+      ),
+      due as (select * from beginning union select * from ending)
       update sends s set
         state = case when s.state = 'scheduled' and s.scheduled_at <= now() then 'queued' else s.state end,
         expired_at = case when s.expires_at <= now() then now() end

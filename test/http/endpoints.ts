@@ -95,6 +95,12 @@ export const ENDPOINTS: Endpoint[] = [
   { method: 'GET', path: '/api/sends', paged: true },
   { method: 'GET', path: `/api/sends/${ID}` },
   { method: 'GET', path: `/api/sends/by-key/seeded` },
+  ...['pause', 'resume', 'cancel', 'retry-failed'].map((action): Endpoint => ({
+    method: 'POST',
+    path: `/api/sends/${ID}/${action}`,
+    body: {},
+    missing: true,
+  })),
   { method: 'GET', path: `/api/sends/${ID}/messages`, paged: true },
   { method: 'GET', path: '/api/messages?email=a@b.example', paged: true },
   { method: 'GET', path: `/api/messages/${ID}` },

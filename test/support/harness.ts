@@ -129,6 +129,7 @@ export function useHarness(): Harness {
       transports: [singleTransport(smtpUrl)],
       callback: CALLBACK,
       timing: FAST,
+      callback: CALLBACK,
       ...options,
     });
     const close = async () => {
