@@ -81,7 +81,6 @@ export async function demo(): Promise<void> {
       transports: [singleTransport(sink.url)],
       callback,
       timing: config.timing,
-      callback,
     });
     try {
       await play(caller(api.url, key), sink);

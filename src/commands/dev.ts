@@ -63,7 +63,6 @@ export async function dev(): Promise<void> {
     transports,
     callback,
     timing: config.timing,
-    callback,
   });
   started.defer(() => worker.stop());
   process.stdout.write(

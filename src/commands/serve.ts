@@ -56,7 +56,6 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       transports,
       callback,
       timing: config.timing,
-      callback,
     });
   }
   await (worker ? runUntilSignal(worker) : untilSignal());

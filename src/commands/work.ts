@@ -28,7 +28,6 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     lanes,
     callback: config.callback,
     timing: config.timing,
-    callback: config.callback,
   });
   await runUntilSignal(worker);
   await connection.close();

@@ -47,10 +47,13 @@ export const SendInput = v.pipe(
     recipient_context: v.optional(v.nullable(contextsByKey())),
     context_callback: v.optional(
       v.nullable(
-        v.strictObject({
-          url: v.optional(v.nullable(v.string())),
-          chunk_size: v.optional(v.nullable(callbackChunkSize())),
-        }),
+        v.pipe(
+          jsonObject(), // strictObject alone takes an array for an object without fields
+          v.strictObject({
+            url: v.optional(v.nullable(v.string())),
+            chunk_size: v.optional(v.nullable(callbackChunkSize())),
+          }),
+        ),
       ),
     ),
     requires_consent: v.optional(v.nullable(v.boolean())),

@@ -38,7 +38,6 @@ async function createForCommandLine(): Promise<Delivery> {
     transports: requireTransports(config),
     callback: config.callback,
     timing: config.timing,
-    callback: config.callback,
     lanes: [],
     smtpIdleMs: 100, // the command line waits one second for us to end
   });

@@ -44,6 +44,7 @@ const TABLES = [
   'message_recipients',
   'single_emails',
   'messages',
+  'fetched_contexts',
   'send_chunks',
   'send_recipients',
   'sends',

@@ -129,7 +129,6 @@ export function useHarness(): Harness {
       transports: [singleTransport(smtpUrl)],
       callback: CALLBACK,
       timing: FAST,
-      callback: CALLBACK,
       ...options,
     });
     const close = async () => {
