@@ -69,9 +69,14 @@ export async function demo(): Promise<void> {
       .transaction()
       .execute((trx) => createApiKey(trx, client, 'demo'));
     const templates = await loadTemplates();
-    const { attachments } = config;
     const callback = withLoopback(config.callback);
-    const app = createApp({ db: connection.db, log, templates, attachments, callback });
+    const app = createApp({
+      db: connection.db,
+      log,
+      templates,
+      attachments: config.attachments,
+      callback,
+    });
     const api = await startListening(app, { host: '127.0.0.1', port: 0 });
     const sink = await startSink();
     const worker = await startWorker({
@@ -79,7 +84,6 @@ export async function demo(): Promise<void> {
       log,
       templates,
       transports: [singleTransport(sink.url)],
-      callback,
       timing: config.timing,
     });
     try {

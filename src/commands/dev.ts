@@ -61,7 +61,6 @@ export async function dev(): Promise<void> {
     log,
     templates,
     transports,
-    callback,
     timing: config.timing,
   });
   started.defer(() => worker.stop());

@@ -54,7 +54,6 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       log,
       templates,
       transports,
-      callback,
       timing: config.timing,
     });
   }

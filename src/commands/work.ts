@@ -26,7 +26,6 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     templates: await loadTemplates(),
     transports,
     lanes,
-    callback: config.callback,
     timing: config.timing,
   });
   await runUntilSignal(worker);

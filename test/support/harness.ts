@@ -127,7 +127,6 @@ export function useHarness(): Harness {
       log,
       templates: harness.templates,
       transports: [singleTransport(smtpUrl)],
-      callback: CALLBACK,
       timing: FAST,
       ...options,
     });
