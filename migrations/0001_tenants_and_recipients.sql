@@ -132,16 +132,20 @@ comment on column contacts.created_at is 'When the contact was first seen.';
 comment on column contacts.updated_at is 'When the contact was last changed.';
 comment on column contacts.erased_at is 'When the person was erased; the row then holds nothing personal.';
 
+create index contacts_erased on contacts (erased_at) where erased_at is not null;
+
 create table suppressions (
   client_id integer not null references clients,
   address_hash bytea not null constraint suppression_hash_is_sha256 check (octet_length(address_hash) = 32),
   email text collate "C",
-  reason text not null
+  reason text
     constraint suppression_reason_is_known check (reason in ('hard_bounce', 'complaint', 'manual')),
   note text,
+  unsubscribed_at timestamptz,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   primary key (client_id, address_hash),
+  constraint suppression_says_why check (reason is not null or unsubscribed_at is not null),
   constraint suppression_hash_fits_its_address check (
     email is null or address_hash = address_hash(client_id, email))
 );
@@ -150,8 +154,9 @@ comment on table suppressions is 'Addresses that get no mail, whatever the send.
 comment on column suppressions.client_id is 'The client whose mail the address does not get.';
 comment on column suppressions.address_hash is 'address_hash() of the normalised address, by which it is looked up.';
 comment on column suppressions.email is 'The normalised address; null once the person is erased.';
-comment on column suppressions.reason is 'hard_bounce: the mailbox does not exist; complaint: marked as spam; manual: set by the client.';
+comment on column suppressions.reason is 'hard_bounce: the mailbox does not exist; complaint: marked as spam; manual: set by the client; null where only an unsubscribe is remembered.';
 comment on column suppressions.note is 'For people: where the suppression came from.';
+comment on column suppressions.unsubscribed_at is 'When somebody who has been erased since had unsubscribed: counts like the contact''s own, should the address come back.';
 comment on column suppressions.created_at is 'When the address was first suppressed.';
 comment on column suppressions.updated_at is 'When the reason or note was last changed.';
 

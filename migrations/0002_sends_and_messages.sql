@@ -80,6 +80,8 @@ create table sends (
   expires_at timestamptz,
   expired_at timestamptz,
   retried_at timestamptz,
+  purged_at timestamptz,
+  emptied_at timestamptz,
   created_at timestamptz not null default now(),
   completed_at timestamptz,
   primary key (client_id, id),
@@ -87,6 +89,8 @@ create table sends (
   constraint send_fetches_contexts_from_a_url_in_chunks check ((callback_url is null) = (callback_chunk_size is null)),
   constraint send_is_scheduled_for_a_time check (state <> 'scheduled' or scheduled_at is not null),
   constraint send_expires_after_it_starts check (expires_at > scheduled_at),
+  constraint send_is_purged_when_completed check (purged_at is null or completed_at is not null),
+  constraint send_is_emptied_when_purged check (emptied_at is null or purged_at is not null),
   foreign key (client_id, list_id) references recipient_lists (client_id, id),
   constraint send_is_completed_when_no_chunk_is_open check (
     (completed_at is null or open_chunks = 0)
@@ -97,6 +101,8 @@ create unique index sends_by_id on sends (id);
 create index sends_by_list on sends (client_id, list_id, id);
 create index sends_unfinished on sends (client_id, id) where completed_at is null;
 create index sends_scheduled on sends (scheduled_at) where state = 'scheduled';
+create index sends_to_purge on sends (completed_at) where purged_at is null;
+create index sends_to_empty on sends (purged_at) where purged_at is not null and emptied_at is null;
 create index sends_expiring on sends (expires_at)
   where completed_at is null and expired_at is null and expires_at is not null;
 comment on table sends is 'One trigger to a list. Everything a worker needs is frozen here when it is accepted.';
@@ -125,6 +131,8 @@ comment on column sends.scheduled_at is 'Not begun before this time; null begins
 comment on column sends.expires_at is 'Nothing is sent from this time on.';
 comment on column sends.expired_at is 'When that was noticed and the rest given up.';
 comment on column sends.retried_at is 'When the failed ones were last queued again: their retry window starts anew there.';
+comment on column sends.purged_at is 'When its retention was over: messages, members and contexts go from then on; the counts stay.';
+comment on column sends.emptied_at is 'When they were all gone.';
 comment on column sends.created_at is 'When the trigger was accepted.';
 comment on column sends.completed_at is 'When the last chunk had nothing queued any more.';
 
@@ -189,6 +197,7 @@ create table send_chunks (
   fetch_attempts smallint not null default 0 check (fetch_attempts >= 0),
   fetch_failing_since timestamptz,
   last_fetch_error text,
+  purged_at timestamptz,
   completed_at timestamptz,
   primary key (client_id, send_id, chunk_no),
   foreign key (client_id, send_id) references sends (client_id, id),
@@ -233,6 +242,7 @@ comment on column send_chunks.fetched_to is 'Contexts up to this position are fe
 comment on column send_chunks.fetch_attempts is 'Calls in a row that failed.';
 comment on column send_chunks.fetch_failing_since is 'When the first of them failed.';
 comment on column send_chunks.last_fetch_error is 'Why the last one failed.';
+comment on column send_chunks.purged_at is 'When its messages, members and contexts were deleted, as they were older than the retention.';
 comment on column send_chunks.completed_at is 'When none of its members was queued any more.';
 
 create table messages (

@@ -64,6 +64,7 @@ create table single_emails (
 create index single_emails_due on single_emails (priority_level, queued_at) where queue_state = 'due';
 create index single_emails_deferred on single_emails (next_attempt_at) where queue_state = 'deferred';
 create index single_emails_claimed on single_emails (claimed_by) where queue_state = 'claimed';
+create index single_emails_settled on single_emails (queued_at) where queue_state = 'settled';
 create index single_emails_by_type on single_emails (client_id, email_type, message_id);
 comment on table single_emails is 'What a message outside a send consists of, and its place in the queue.';
 comment on column single_emails.client_id is 'The client that sends.';

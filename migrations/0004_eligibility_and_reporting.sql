@@ -163,8 +163,9 @@ cross join lateral (
     count(*) filter (where x.state = 'unknown')::integer as unknown
   from messages x
   where x.client_id = s.client_id and x.send_id = s.id
-) m;
-comment on view reporting.send_counts_audit is 'The counts again, counted from the snapshot and the messages themselves: always equal to send_counts, and slow on purpose.';
+) m
+where s.purged_at is null;
+comment on view reporting.send_counts_audit is 'The counts again, counted from the snapshot and the messages themselves: always equal to send_counts, and slow on purpose. Without sends whose messages were deleted when their retention was over.';
 comment on column reporting.send_counts_audit.client_key is 'The client.';
 comment on column reporting.send_counts_audit.send_id is 'The send''s id.';
 comment on column reporting.send_counts_audit.send_key is 'The caller''s key for the send.';

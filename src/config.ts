@@ -28,6 +28,8 @@ export interface Config {
   readonly logLevel: LogLevel;
   readonly attachments: AttachmentLimits;
   readonly callback: CallbackPolicy;
+  /** Days that messages, contexts and attachments are kept; for ever where undefined. */
+  readonly retentionDays: number | undefined;
   readonly timing: Timing;
 }
 
@@ -97,18 +99,19 @@ const MIB = 1024 * 1024;
 /** Of one answer: 1,000 contexts of 16 KiB. */
 const CALLBACK_MAX_BYTES = 16 * MIB;
 
-function wholeNumber(most: number, otherwise: number) {
+function wholeNumberTo(most: number) {
   const message = `must be a whole number from 1 to ${most}`;
-  return v.optional(
-    v.pipe(
-      v.string(),
-      v.regex(/^\d{1,10}$/u, message),
-      v.transform(Number),
-      v.minValue(1, message),
-      v.maxValue(most, message),
-    ),
-    String(otherwise),
+  return v.pipe(
+    v.string(),
+    v.regex(/^\d{1,10}$/u, message),
+    v.transform(Number),
+    v.minValue(1, message),
+    v.maxValue(most, message),
   );
+}
+
+function wholeNumber(most: number, otherwise: number) {
+  return v.optional(wholeNumberTo(most), String(otherwise));
 }
 
 /** Seconds, fractions allowed. */
@@ -215,6 +218,7 @@ const Environment = v.object({
   DEAD_AFTER_SECONDS: seconds(20),
   SHUTDOWN_GRACE_SECONDS: seconds(25),
   BREAKER_SECONDS: seconds(30),
+  RETENTION_DAYS: v.optional(wholeNumberTo(36_500)),
   LOG_LEVEL: v.optional(v.picklist(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`), 'info'),
 });
 
@@ -254,6 +258,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
       timeoutMs: read.CALLBACK_TIMEOUT_SECONDS * 1000,
       maxBytes: CALLBACK_MAX_BYTES,
     }),
+    retentionDays: read.RETENTION_DAYS,
     timing: Object.freeze({
       retry: Object.freeze({
         delays: read.RETRY_DELAYS,

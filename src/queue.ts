@@ -34,6 +34,7 @@ export interface TaskPayloads {
   deliver_singles: SinglesRef;
   wake_due: Record<string, never>;
   reconcile: Record<string, never>;
+  purge: Record<string, never>;
 }
 
 export type TaskName = keyof TaskPayloads;
@@ -48,7 +49,7 @@ export const LANES = {
   prepare: ['expand_send', 'prepare_chunk'],
   callback: ['fetch_contexts'],
   bulk: ['deliver_chunk'],
-  upkeep: ['wake_due', 'reconcile'],
+  upkeep: ['wake_due', 'reconcile', 'purge'],
 } as const satisfies Record<string, readonly TaskName[]>;
 
 export type Lane = keyof typeof LANES;

@@ -84,6 +84,7 @@ export async function demo(): Promise<void> {
       log,
       templates,
       transports: [singleTransport(sink.url)],
+      callback,
       timing: config.timing,
     });
     try {

@@ -61,6 +61,8 @@ export async function dev(): Promise<void> {
     log,
     templates,
     transports,
+    callback,
+    retentionDays: config.retentionDays,
     timing: config.timing,
   });
   started.defer(() => worker.stop());

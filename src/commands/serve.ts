@@ -54,6 +54,8 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       log,
       templates,
       transports,
+      callback,
+      retentionDays: config.retentionDays,
       timing: config.timing,
     });
   }

@@ -26,6 +26,8 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     templates: await loadTemplates(),
     transports,
     lanes,
+    callback: config.callback,
+    retentionDays: config.retentionDays,
     timing: config.timing,
   });
   await runUntilSignal(worker);

@@ -34,3 +34,9 @@ export function violates(error: unknown, constraint: string): boolean {
   const { code, constraint: broken } = (error ?? {}) as { code?: unknown; constraint?: unknown };
   return typeof code === 'string' && code.startsWith('23') && broken === constraint;
 }
+
+/** True where the same transaction may succeed when it is tried again at once. */
+export function isDeadlock(error: unknown): boolean {
+  const { code } = (error ?? {}) as { code?: unknown };
+  return code === '40P01';
+}

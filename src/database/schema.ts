@@ -76,8 +76,9 @@ export interface DB {
     client_id: number;
     address_hash: Buffer;
     email: string | null;
-    reason: SuppressionReason;
+    reason: SuppressionReason | null;
     note: string | null;
+    unsubscribed_at: Date | null;
   };
   recipient_lists: Timestamps & {
     client_id: number;
@@ -149,6 +150,8 @@ export interface DB {
     expires_at: Date | null;
     expired_at: Date | null;
     retried_at: Date | null;
+    purged_at: Date | null;
+    emptied_at: Date | null;
     created_at: Generated<Date>;
     completed_at: Date | null;
   };
@@ -184,6 +187,7 @@ export interface DB {
     fetch_attempts: Generated<number>;
     fetch_failing_since: Date | null;
     last_fetch_error: string | null;
+    purged_at: Date | null;
     completed_at: Date | null;
   };
   messages: {

@@ -7,7 +7,7 @@ import { violates } from '../database/failures.ts';
 import { DomainError, notFound } from '../errors.ts';
 import { address, key, line } from '../fields.ts';
 import { page, type Page, type PageRequest } from '../paging.ts';
-import type { Address } from '../address.ts';
+import { parseAddress, type Address } from '../address.ts';
 
 /** Of one email, To, Cc and Bcc together. */
 export const MOST_RECIPIENTS = 1000;
@@ -176,4 +176,35 @@ export async function createExampleTypes(trx: Trx, clientId: number): Promise<vo
     )
     .onConflict((conflict) => conflict.doNothing())
     .execute();
+}
+
+/** The address is nobody's default any more. @returns whether it was */
+export async function removeFromTypes(trx: Trx, clientId: number, email: string): Promise<boolean> {
+  const types = await trx
+    .selectFrom('email_types')
+    .select(['email_type', 'to_addresses', 'cc_addresses', 'bcc_addresses'])
+    .where('client_id', '=', clientId)
+    .orderBy('email_type')
+    .forUpdate()
+    .execute();
+  const isOther = (given: string) => {
+    const parsed = parseAddress(given);
+    return typeof parsed === 'string' || parsed.email !== email;
+  };
+  const fields = ['to_addresses', 'cc_addresses', 'bcc_addresses'] as const;
+  const named = types.filter((type) => !fields.every((field) => type[field].every(isOther)));
+  for (const type of named) {
+    await trx
+      .updateTable('email_types')
+      .set({
+        to_addresses: type.to_addresses.filter(isOther),
+        cc_addresses: type.cc_addresses.filter(isOther),
+        bcc_addresses: type.bcc_addresses.filter(isOther),
+        updated_at: sql`now()`,
+      })
+      .where('client_id', '=', clientId)
+      .where('email_type', '=', type.email_type)
+      .execute();
+  }
+  return named.length > 0;
 }

@@ -1,6 +1,7 @@
 // /api/contacts
 import { Hono } from 'hono';
 import { ContactInput, getContact, putContact } from '../recipients/contacts.ts';
+import { eraseContact } from '../recipients/erase.ts';
 import type { ApiEnv, Services } from './services.ts';
 import { addressParam, noQuery, readJson } from './request.ts';
 
@@ -19,6 +20,11 @@ export function contacts({ db }: Services) {
   app.get('/:email', noQuery, async (c) => {
     const { contact, suppression, lists } = await getContact(db, c.var.client.id, addressParam(c));
     return c.json({ contact: { ...contact, suppression: suppression ?? null, lists } });
+  });
+
+  app.delete('/:email', async (c) => {
+    await eraseContact(db, c.var.client.id, addressParam(c));
+    return c.body(null, 204);
   });
 
   return app;

@@ -28,6 +28,8 @@ export interface Delivery {
   urgent: Transports;
   singles: Transports;
   turns: Turns;
+  /** Days that messages are kept; for ever where undefined. */
+  retentionDays: number | undefined;
   /** Which URLs may be asked for contexts, and how long. */
   callback: CallbackPolicy;
   /** Chunks that this process delivers right now: a doubled job leaves them alone. */

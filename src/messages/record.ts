@@ -68,7 +68,9 @@ export async function recordOutcomes(
       select distinct c.client_id, address_hash(c.client_id, c.email), c.email, 'hard_bounce', 'refused at RCPT'
       from settled s join contacts c on c.client_id = s.client_id and c.id = s.contact_id
       where s.suppress and c.email is not null
-      on conflict do nothing
+      on conflict (client_id, address_hash) do update set
+        reason = excluded.reason, note = excluded.note, email = excluded.email, updated_at = now()
+      where suppressions.reason is null
     )
     update send_chunks k set
       sent = k.sent + t.sent, failed = k.failed + t.failed, unknown = k.unknown + t.unknown

@@ -319,7 +319,9 @@ export async function recordSingles(
       insert into suppressions (client_id, address_hash, email, reason, note)
       select distinct client_id, address_hash(client_id, email), email, 'hard_bounce', 'refused at RCPT'
       from recorded where suppress and email is not null
-      on conflict do nothing
+      on conflict (client_id, address_hash) do update set
+        reason = excluded.reason, note = excluded.note, email = excluded.email, updated_at = now()
+      where suppressions.reason is null
     ),
     after as (
       select r.client_id, r.message_id, r.ordinal,

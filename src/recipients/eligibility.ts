@@ -14,6 +14,9 @@ export interface Eligibility {
   joins: RawBuilder<unknown>;
 }
 
+/** Nobody can be mailed whose address has been erased. */
+const suppressed = sql`case when c.email is null then 'manual' else suppression.reason end`;
+
 /**
  * For the contact `contact`, member of the list under `key` when the send was triggered. Where the
  * contact is active in the list today, today's membership gives the consent, else the one of the
@@ -34,13 +37,13 @@ export function eligibility(
       where client_id = ${clientId} and id = ${contact} limit 1
     ) c
     left join lateral (
-      select reason from suppressions
+      select reason, unsubscribed_at from suppressions
       where client_id = ${clientId} and address_hash = address_hash(${clientId}::integer, c.email) limit 1
     ) suppression on true`;
   if (!rules.requires_consent) {
     return {
       joins: who,
-      reason: sql`skip_reason(suppression.reason, false, null, null, null, null)`,
+      reason: sql`skip_reason(${suppressed}, false, null, null, null, null)`,
     };
   }
   return {
@@ -60,7 +63,7 @@ export function eligibility(
         where client_id = ${clientId} and list_id = ${rules.list_id} and source_object_key = ${key}
           and contact_id = c.id limit 1
       ) at_trigger on true`,
-    reason: sql`skip_reason(suppression.reason, true, c.consent, c.unsubscribed_at,
+    reason: sql`skip_reason(${suppressed}, true, c.consent, coalesce(c.unsubscribed_at, suppression.unsubscribed_at),
       coalesce(today.consent, at_trigger.consent), left_list.unsubscribed_at)`,
   };
 }

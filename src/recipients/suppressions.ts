@@ -26,7 +26,13 @@ export interface Suppression {
   updated_at: Date;
 }
 
-const COLUMNS = ['email', 'reason', 'note', 'created_at', 'updated_at'] as const;
+const COLUMNS = [
+  'email',
+  sql<SuppressionReason>`reason`.as('reason'),
+  'note',
+  'created_at',
+  'updated_at',
+] as const;
 
 function addressHash(clientId: number, address: Address) {
   return sql<Buffer>`address_hash(${clientId}::integer, ${address.email})`;
@@ -67,6 +73,7 @@ export function findSuppression(
     .select(COLUMNS)
     .where('client_id', '=', clientId)
     .where('address_hash', '=', addressHash(clientId, address))
+    .where('reason', 'is not', null)
     .executeTakeFirst();
 }
 
@@ -79,7 +86,8 @@ export async function listSuppressions(
     .selectFrom('suppressions')
     .select(COLUMNS)
     .select(sql<string>`encode(address_hash, 'hex')`.as('hash'))
-    .where('client_id', '=', clientId);
+    .where('client_id', '=', clientId)
+    .where('reason', 'is not', null);
   const hash = v.pipe(v.string(), v.regex(/^([0-9a-f]{2})*$/u));
   const found = await page(
     request,
@@ -97,17 +105,24 @@ export async function listSuppressions(
   return { ...found, rows: found.rows.map(({ hash: _hash, ...suppression }) => suppression) };
 }
 
-/** @throws not_found */
+/** What the recipient did stays: an unsubscribe that is remembered with it. @throws not_found */
 export async function deleteSuppression(
   trx: Trx,
   clientId: number,
   address: Address,
 ): Promise<void> {
-  const deleted = await trx
-    .deleteFrom('suppressions')
-    .where('client_id', '=', clientId)
-    .where('address_hash', '=', addressHash(clientId, address))
-    .returning('reason')
-    .executeTakeFirst();
-  if (!deleted) throw notFound('The suppression');
+  const suppression = sql`
+    client_id = ${clientId} and address_hash = ${addressHash(clientId, address)} and reason is not null`;
+  const { rows } = await sql`
+    with kept as (
+      update suppressions set reason = null, note = null, updated_at = now()
+      where ${suppression} and unsubscribed_at is not null
+      returning 1
+    ),
+    deleted as (
+      delete from suppressions where ${suppression} and unsubscribed_at is null returning 1
+    )
+    select from kept union all select from deleted
+  `.execute(trx);
+  if (rows.length === 0) throw notFound('The suppression');
 }

@@ -37,10 +37,14 @@ export async function closeQueued(trx: Trx, ref: ChunkRef, closing: Closing): Pr
   `.execute(trx);
 }
 
+const OVER = {
+  completed: 'The send is completed.',
+  cancelled: 'The send is cancelled.',
+  expired: 'The send has expired.',
+  purged: 'The send is so old that its messages have been deleted.',
+};
+
 /** Why nothing of a send can be sent any more. */
-export function sendIsOver(how: Closing | 'completed'): DomainError {
-  return new DomainError(
-    'send_is_over',
-    how === 'expired' ? 'The send has expired.' : `The send is ${how}.`,
-  );
+export function sendIsOver(how: Closing | 'completed' | 'purged'): DomainError {
+  return new DomainError('send_is_over', OVER[how]);
 }

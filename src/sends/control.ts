@@ -12,13 +12,14 @@ interface Controlled {
   state: SendState;
   open_chunks: number | null;
   closing: Closing | null;
+  purged_at: Date | null;
 }
 
 /** @throws not_found */
 async function lockForControl(trx: Trx, { client_id, send_id }: SendRef): Promise<Controlled> {
   const send = await trx
     .selectFrom('sends as s')
-    .select(['s.state', 's.open_chunks', closingOf('s').as('closing')])
+    .select(['s.state', 's.open_chunks', 's.purged_at', closingOf('s').as('closing')])
     .where('s.client_id', '=', client_id)
     .where('s.id', '=', send_id)
     .forNoKeyUpdate()
@@ -91,8 +92,9 @@ export async function wakeSend(trx: Trx, { client_id, send_id }: SendRef): Promi
  * again. The retry window of the whole send starts anew. @returns how many @throws not_found, send_is_over
  */
 export async function retryFailed(trx: Trx, ref: SendRef): Promise<number> {
-  const { closing } = await lockForControl(trx, ref);
+  const { closing, purged_at } = await lockForControl(trx, ref);
   if (closing) throw sendIsOver(closing);
+  if (purged_at) throw sendIsOver('purged');
   const { client_id, send_id } = ref;
   const { rows } = await sql<{ retried: number; reopened: number }>`
     with chunk as materialized (

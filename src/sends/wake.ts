@@ -5,6 +5,7 @@ import { sql } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
 import { URGENT_PRIORITY } from '../messages/single.ts';
+import { sweepErased } from '../recipients/erase.ts';
 import {
   MOST_FETCHES,
   TASK_NAMES,
@@ -141,6 +142,7 @@ export async function reconcile(db: Database): Promise<number> {
   await unlockOrphans(db);
   await freeOrphanedChunks(db);
   await removeSuperseded(db);
+  await sweepErased(db);
   const expanded = await reconcileSends(db);
   const chunks = await reconcileChunks(db);
   const singles = await reconcileSingles(db);

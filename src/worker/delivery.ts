@@ -31,6 +31,8 @@ export interface DeliveryOptions {
   lanes: readonly Lane[];
   timing: Timing;
   callback: CallbackPolicy;
+  /** Days that messages are kept; default for ever. */
+  retentionDays?: number | undefined;
   /** How long an SMTP connection is kept for the next message; default 10 s. */
   smtpIdleMs?: number;
   /** Mails of the lane at once; default 5. */
@@ -60,6 +62,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     lanes,
     timing,
     callback,
+    retentionDays,
     smtpIdleMs,
     singlesConnections = SINGLES_CONNECTIONS,
   } = options;
@@ -95,6 +98,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       singles,
       turns: new Turns(),
       callback,
+      retentionDays,
       chunksInHand: new Set(),
       stopping: stopping.signal,
     },

@@ -36,6 +36,8 @@ async function createForCommandLine(): Promise<Delivery> {
     log,
     templates: await loadTemplates(),
     transports: requireTransports(config),
+    callback: config.callback,
+    retentionDays: config.retentionDays,
     timing: config.timing,
     lanes: [],
     smtpIdleMs: 100, // the command line waits one second for us to end

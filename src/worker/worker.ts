@@ -16,6 +16,7 @@ import deliverUrgent from '../../tasks/deliver_urgent.ts';
 import expandSend from '../../tasks/expand_send.ts';
 import fetchContexts from '../../tasks/fetch_contexts.ts';
 import prepareChunk from '../../tasks/prepare_chunk.ts';
+import purge from '../../tasks/purge.ts';
 import reconcile from '../../tasks/reconcile.ts';
 import wakeDueTask from '../../tasks/wake_due.ts';
 import { sql } from 'kysely';
@@ -36,6 +37,7 @@ const TASKS: Record<TaskName, Task> = {
   deliver_singles: deliverSingles,
   wake_due: wakeDueTask,
   reconcile,
+  purge,
 };
 
 /** Jobs of a lane that run at once in one process. */
@@ -47,7 +49,8 @@ const SLOTS: Record<Lane, number> = {
   bulk: 4,
   upkeep: 1,
 };
-const CRON: Partial<Record<Lane, string>> = { upkeep: 'reconcile' };
+/** Every minute. */
+const CRON: Partial<Record<Lane, TaskName[]>> = { upkeep: ['reconcile', 'purge'] };
 const WAKE_MS = 1000;
 /** For what was cut to be recorded. */
 const RECORD_MS = 5000;
@@ -110,7 +113,7 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         concurrency: SLOTS[lane],
         noHandleSignals: true,
         parsedCronItems: parseCronItems(
-          CRON[lane] ? [{ task: CRON[lane], match: '* * * * *' }] : [],
+          (CRON[lane] ?? []).map((task) => ({ task, match: '* * * * *' })),
         ),
         logger: graphileLogger(log, lane),
         events,

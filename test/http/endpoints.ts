@@ -45,6 +45,7 @@ export const ENDPOINTS: Endpoint[] = [
     free: ['attributes'],
   },
   { method: 'GET', path: '/api/contacts/a@b.example' },
+  { method: 'DELETE', path: '/api/contacts/a@b.example' },
   {
     method: 'PUT',
     path: '/api/suppressions/a@b.example',

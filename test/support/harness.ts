@@ -127,6 +127,7 @@ export function useHarness(): Harness {
       log,
       templates: harness.templates,
       transports: [singleTransport(smtpUrl)],
+      callback: CALLBACK,
       timing: FAST,
       ...options,
     });
