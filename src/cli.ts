@@ -5,14 +5,15 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { ConfigError, readConfig, requireDatabaseUrl } from './config.ts';
 import { createApiKey, listApiKeys, revokeApiKey } from './clients/api-keys.ts';
 import { createClient, findClient } from './clients/clients.ts';
-import { connect, type Connection } from './database/connect.ts';
+import { connect, type Connection, type Database } from './database/connect.ts';
 import { EmbeddedPostgresError } from './database/embedded-binaries.ts';
 import { isUnavailable } from './database/failures.ts';
 import { migrate } from './database/migrate.ts';
 import { DomainError } from './errors.ts';
 import { createLogger } from './log.ts';
-import { LANE_NAMES, type Lane } from './queue.ts';
+import { LANE_NAMES, type Lane, type SendRef } from './queue.ts';
 import { VERSION } from './root.ts';
+import { cancelSend, pauseSend, resumeSend, retryFailed } from './sends/control.ts';
 import { findSendById, getSend } from './sends/sends.ts';
 import { clientLines, setClient, type ClientOptions } from './commands/clients.ts';
 import {
@@ -237,6 +238,38 @@ send
       print(`${done.state}: ${countsLine(done.counts)}`);
     }),
   );
+for (const [action, description, control] of [
+  ['pause', 'holds a send; what is in hand is finished', pauseSend],
+  ['resume', 'lets a paused send go on', resumeSend],
+  ['cancel', 'skips what has not been sent', cancelSend],
+] as const) {
+  send
+    .command(`${action} <id>`)
+    .description(description)
+    .action((id: string) =>
+      withDatabase(async ({ db }) => {
+        const ref = await findSendById(db, id);
+        await db.transaction().execute((trx) => control(trx, ref));
+        await printSend(db, ref);
+      }),
+    );
+}
+send
+  .command('retry-failed <id>')
+  .description('queues again what failed, but for addresses that do not exist')
+  .action((id: string) =>
+    withDatabase(async ({ db }) => {
+      const ref = await findSendById(db, id);
+      const retried = await db.transaction().execute((trx) => retryFailed(trx, ref));
+      print(`Queued again: ${retried}.`);
+      await printSend(db, ref);
+    }),
+  );
+
+async function printSend(db: Database, { client_id, send_id }: SendRef): Promise<void> {
+  const { state, counts } = await getSend(db, client_id, send_id);
+  print(`${state}: ${countsLine(counts)}`);
+}
 
 function readAddresses(text: string): string[] {
   return text === '' ? [] : text.split(',').map((address) => address.trim());

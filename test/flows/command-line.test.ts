@@ -135,3 +135,18 @@ it('lets the graphile-worker command line run the pending jobs', async () => {
   const { rows } = await h.database.pool.query('select from workers where stopped_at is null');
   expect(rows).toHaveLength(0);
 });
+
+it('pauses, resumes and cancels a send, and queues failed ones again', async () => {
+  await h.api('PUT', '/api/recipient-lists/l/members/m1', { email: 'a@b.example' });
+  const { body } = await h.api('POST', '/api/recipient-lists/l/send', scoreSend());
+  const { id } = body.send;
+  const counts = 'intended 1 = queued 1 + sent 0 + failed 0 + skipped 0 + unknown 0';
+  expect((await rosterpost(['send', 'pause', id])).stdout).toBe(`paused: ${counts}\n`);
+  expect((await rosterpost(['send', 'resume', id])).stdout).toBe(`queued: ${counts}\n`);
+  const retried = await rosterpost(['send', 'retry-failed', id]);
+  expect(retried.stdout).toBe(`Queued again: 0.\nqueued: ${counts}\n`);
+  expect((await rosterpost(['send', 'cancel', id])).stdout).toBe(`cancelled: ${counts}\n`);
+  const late = await rosterpost(['send', 'pause', id]);
+  expect(late).toMatchObject({ code: 1, stderr: 'The send is cancelled.\n' });
+  expect((await rosterpost(['send', 'cancel', 'x'])).code).toBe(1);
+});
