@@ -22,7 +22,7 @@ import {
   setEmailType,
   type EmailTypeOptions,
 } from './commands/email-types.ts';
-import { Fenced } from './worker/liveness.ts';
+import { Fenced, SharedSession } from './worker/liveness.ts';
 import { LaneEnded } from './worker/worker.ts';
 import { createExampleTypes } from './emails-queue/email-types.ts';
 import { jobLines } from './commands/jobs.ts';
@@ -337,6 +337,7 @@ function explain(error: unknown): string {
     error instanceof ConfigError ||
     error instanceof EmbeddedPostgresError ||
     error instanceof Fenced ||
+    error instanceof SharedSession ||
     error instanceof LaneEnded;
   if (expected) return error.message;
   const { code, syscall, address, port } = error as NodeJS.ErrnoException & ListenError;

@@ -121,6 +121,16 @@ export class Fenced extends Error {
   }
 }
 
+/** A pooler gives each transaction another session: locks and fences would mean nothing. */
+export class SharedSession extends Error {
+  constructor() {
+    super(
+      'the connection is not our own: connect to PostgreSQL directly, or through a pooler in session mode',
+    );
+    this.name = 'SharedSession';
+  }
+}
+
 interface Session {
   client: pg.Client;
   /** Of its backend. */
@@ -170,9 +180,7 @@ async function beat(session: Session, worker: number, pid: number): Promise<bool
     [worker],
   );
   if (rows[0] && rows[0].pid !== pid) {
-    throw new Error(
-      'the connection is not our own: connect to PostgreSQL directly, or through a pooler in session mode',
-    );
+    throw new SharedSession();
   }
   return rows.length > 0;
 }
