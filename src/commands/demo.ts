@@ -72,6 +72,7 @@ export async function demo(): Promise<void> {
     const callback = withLoopback(config.callback);
     const app = createApp({
       db: connection.db,
+      pool: connection.pool,
       log,
       templates,
       attachments: config.attachments,

@@ -45,14 +45,14 @@ export async function dev(): Promise<void> {
   });
   started.defer(() => connection.close());
   await migrate(connection);
-  const { db } = connection;
+  const { db, pool } = connection;
   const client = await prepareDemoClient(db);
   const key = await keepKey(db, client, path.join(config.dataDir, 'dev-api-key'));
   const templates = await loadTemplates();
   const { attachments } = config;
   const callback = withLoopback(config.callback);
   const listening = await startListening(
-    createApp({ db, log, templates, attachments, callback, sink }),
+    createApp({ db, pool, log, templates, attachments, callback, sink }),
     config,
   );
   started.defer(() => listening.close());

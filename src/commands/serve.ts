@@ -35,7 +35,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
   const connection = connect({ url, log, max: API_CONNECTIONS, applicationName: 'rosterpost api' });
   await warnWhereNotMigrated(connection, log);
   const listening = await startListening(
-    createApp({ db: connection.db, log, templates, attachments, callback }),
+    createApp({ db: connection.db, pool: connection.pool, log, templates, attachments, callback }),
     config,
   );
   log.info({ url: listening.url }, 'api started');

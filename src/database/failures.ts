@@ -13,7 +13,7 @@ const NETWORK = new Set([
 // codes: read-only transaction, serialization failure, deadlock, database being moved.
 const STATES = /^(08|53|57|58)|^(25006|40001|40P01|55006)$/u;
 const POOL =
-  /timeout exceeded when trying to connect|Connection terminated|Cannot use a pool after calling end/u;
+  /timeout exceeded when trying to connect|Query read timeout|Connection terminated|Cannot use a pool after calling end/u;
 
 /** True where the same request may work later. */
 export function isUnavailable(error: unknown): boolean {

@@ -278,5 +278,25 @@ export interface DB {
     retry_at: Date;
     failures: Generated<number>;
   };
+  imports: {
+    id: Generated<number>;
+    client_id: number;
+    list_key: string;
+    started_at: Generated<Date>;
+    touched_at: Generated<Date>;
+  };
+  import_rows: {
+    import_id: number;
+    line: number;
+    source_object_key: string;
+    email: string;
+    email_given: string;
+    name: string | null;
+    has_name: boolean;
+    consent: Consent | null;
+    metadata: JsonObject | null;
+    is_twin: Generated<boolean>;
+    carried_consent: Consent | null;
+  };
   transport_tokens: { transport: string; tokens: number; refilled_at: Generated<Date> };
 }

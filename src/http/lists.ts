@@ -8,6 +8,8 @@ import {
   listLists,
   putList,
 } from '../recipients/lists.ts';
+import { exportMembers } from '../recipients/export.ts';
+import { csvResponse } from './files.ts';
 import type { ApiEnv, Services } from './services.ts';
 import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
@@ -32,6 +34,11 @@ export function lists({ db }: Services) {
     const { id, list } = await findList(db, c.var.client.id, keyParam(c, 'key'));
     const active_members = await countActiveMembers(db, c.var.client.id, id);
     return c.json({ recipient_list: { ...list, active_members } });
+  });
+
+  app.get('/:key/members.csv', noQuery, async (c) => {
+    const blocks = await exportMembers(db, c.var.client.id, keyParam(c, 'key'));
+    return csvResponse(c, 'members.csv', blocks);
   });
 
   app.delete('/:key', async (c) => {

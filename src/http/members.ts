@@ -1,28 +1,36 @@
 // /api/recipient-lists/{key}/members
 import { Hono } from 'hono';
 import * as v from 'valibot';
+import { importMembers } from '../recipients/import.ts';
 import { findList } from '../recipients/lists.ts';
-import {
-  listMembers,
-  MemberInput,
-  putMember,
-  readMembers,
-  removeMember,
-  upsertMembers,
-} from '../recipients/members.ts';
+import { listMembers, putMember, removeMember } from '../recipients/members.ts';
+import { MemberInput, readMembers } from '../recipients/read-members.ts';
+import { reconcileMembers } from '../recipients/reconcile.ts';
+import { upsertMembers } from '../recipients/upsert-members.ts';
+import { importFormat, withBody } from './files.ts';
 import type { ApiEnv, Services } from './services.ts';
 import { keyParam, MIB, PAGE_QUERY, readJson, readQuery } from './request.ts';
+import { UploadGate } from './upload-gate.ts';
 
-const MOST_MEMBERS = 10_000;
-const BulkInput = v.strictObject({
-  members: v.pipe(
-    v.array(v.unknown()),
-    v.maxLength(MOST_MEMBERS, `must have at most ${MOST_MEMBERS} members; split the call`),
-  ),
+const BulkInput = v.strictObject({ members: membersUpTo(10_000) });
+const ReconcileInput = v.strictObject({
+  members: membersUpTo(50_000),
+  remove_absent: v.optional(v.boolean()),
+  dry_run: v.optional(v.boolean()),
 });
+/** Imports read at once; each takes a few MiB, and a connection a batch. */
+const IMPORTED_AT_ONCE = { places: 4, perClient: 2, longestLine: 50 };
 
-export function members({ db }: Services) {
+function membersUpTo(most: number) {
+  return v.pipe(
+    v.array(v.unknown()),
+    v.maxLength(most, `must have at most ${most} members; split the call`),
+  );
+}
+
+export function members({ db, pool }: Services) {
   const app = new Hono<ApiEnv>();
+  const importing = new UploadGate(IMPORTED_AT_ONCE);
 
   app.get('/', async (c) => {
     const { status, ...request } = readQuery(c, {
@@ -42,6 +50,23 @@ export function members({ db }: Services) {
       .transaction()
       .execute((trx) => upsertMembers(trx, c.var.client.id, key, members));
     return c.json({ ...counts, rejected });
+  });
+
+  app.post('/reconcile', async (c) => {
+    const key = keyParam(c, 'key');
+    const input = await readJson(c, ReconcileInput, 32 * MIB, { unchecked: 'members' });
+    return c.json(await reconcileMembers(db, c.var.client.id, key, input));
+  });
+
+  app.post('/import', async (c) => {
+    const listKey = keyParam(c, 'key');
+    const clientId = c.var.client.id;
+    const counts = await withBody(c, (chunks) => {
+      const format = importFormat(c);
+      const work = () => importMembers({ db, pool }, { clientId, listKey, format, chunks });
+      return importing.run(c.req.raw.signal, work, clientId);
+    });
+    return c.json(counts);
   });
 
   app.put('/:source_object_key', async (c) => {

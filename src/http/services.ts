@@ -1,5 +1,6 @@
 // What every route works with.
 import type { CallbackPolicy } from '../callback/post.ts';
+import type pg from 'pg';
 import type { Client } from '../clients/clients.ts';
 import type { AttachmentLimits } from '../config.ts';
 import type { Database } from '../database/connect.ts';
@@ -9,6 +10,8 @@ import type { Templates } from '../templates/registry.ts';
 
 export interface Services {
   db: Database;
+  /** Of `db`, for COPY. */
+  pool: pg.Pool;
   log: Logger;
   templates: Templates;
   attachments: AttachmentLimits;

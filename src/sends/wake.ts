@@ -1,11 +1,12 @@
 // Puts jobs where work is due. wake_due runs every few seconds and adds what has a due time;
 // reconcile runs every minute and adds what has neither a job nor a due time, so a job that was
-// deleted, failed for good or never added costs a minute, not a mail.
+// deleted, failed for good or never added costs a minute, not a mail. It also sweeps abandoned imports.
 import { sql } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
 import { URGENT_PRIORITY } from '../messages/single.ts';
 import { sweepErased } from '../recipients/erase.ts';
+import { sweepImports } from '../recipients/import.ts';
 import {
   MOST_FETCHES,
   TASK_NAMES,
@@ -143,6 +144,7 @@ export async function reconcile(db: Database): Promise<number> {
   await freeOrphanedChunks(db);
   await removeSuperseded(db);
   await sweepErased(db);
+  await sweepImports(db);
   const expanded = await reconcileSends(db);
   const chunks = await reconcileChunks(db);
   const singles = await reconcileSingles(db);

@@ -91,6 +91,7 @@ it('is needed at every endpoint there is, and the tests know them all', () => {
   const log = createLogger('silent');
   const { routes } = createApp({
     db: h.database.db,
+    pool: h.database.pool,
     log,
     templates: h.templates,
     attachments: readConfig({}).attachments,

@@ -85,6 +85,23 @@ export const ENDPOINTS: Endpoint[] = [
   },
   {
     method: 'POST',
+    path: '/api/recipient-lists/made/members/reconcile',
+    body: {
+      members: [
+        { source_object_key: 'k', email: 'a@b.example', name: 'A', consent: 'pending' },
+        { source_object_key: 'l', email: 'c@d.example', metadata: { a: 'b' } },
+      ],
+      remove_absent: false,
+      dry_run: false,
+    },
+    free: ['members.1.metadata'],
+    items: 'members',
+    mib: 32,
+  },
+  { method: 'POST', path: '/api/recipient-lists/made/members/import' }, // takes no JSON
+  { method: 'GET', path: '/api/recipient-lists/seeded/members.csv' },
+  {
+    method: 'POST',
     path: '/api/recipient-lists/seeded/send',
     body: {
       ...scoreSend({ metadata: { a: 'b' }, from_email: 'courses', requires_consent: true }),

@@ -20,6 +20,7 @@ async function withApi(databaseUrl: string, use: (url: string) => Promise<void>)
   const connection = connect({ url: databaseUrl, log });
   const app = createApp({
     db: connection.db,
+    pool: connection.pool,
     log,
     templates: h.templates,
     attachments: readConfig({}).attachments,

@@ -52,7 +52,7 @@ function namedPaths({ status, body }: Answer): string[] {
 /** Refused with this path, or one below it, named; a bad member of a bulk call by itself. */
 function expectRefused(endpoint: Endpoint, answer: Answer, path: string, what: string): void {
   const label = `${nameOf(endpoint)} ${what.slice(0, 100)} → ${JSON.stringify(answer.body)}`;
-  const isMember = endpoint.path.endsWith('bulk-upsert') && path.startsWith('members.');
+  const isMember = endpoint.items !== undefined && path.startsWith('members.');
   expect(answer.status, label).toBe(isMember ? 200 : 400);
   if (!isMember) expectProblem(answer, 400, 'validation_failed');
   const found = namedPaths(answer).some((one) => one === path || one.startsWith(`${path}.`));

@@ -39,6 +39,8 @@ export function useDatabase(): TestDatabase {
 
 // Children before parents.
 const TABLES = [
+  'import_rows',
+  'imports',
   'message_attachments',
   'attachment_contents',
   'message_recipients',

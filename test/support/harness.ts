@@ -84,6 +84,7 @@ export function useHarness(): Harness {
     const log = createLogger('silent');
     const app = createApp({
       db: database.db,
+      pool: database.pool,
       log,
       templates: harness.templates,
       attachments: readConfig({}).attachments,
