@@ -35,8 +35,8 @@ create unlogged table import_rows (
   primary key (import_id, line)
 );
 -- Small: only what stands twice in one file is in them.
-create index import_twins_by_key on import_rows (import_id, source_object_key) where is_twin;
-create index import_twins_by_email on import_rows (import_id, email) where is_twin;
+create index import_twins_by_key on import_rows (import_id, source_object_key, line) where is_twin;
+create index import_twins_by_email on import_rows (import_id, email, line) where is_twin;
 create index import_twins_by_line on import_rows (import_id, line) where is_twin;
 comment on table import_rows is 'Checked rows of an import. No foreign key: it would double what a row costs, and what is left is swept with its import.';
 comment on column import_rows.import_id is 'The import.';

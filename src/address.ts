@@ -16,8 +16,15 @@ const ASCII_SPECIALS = /[()<>[\]:;@\\,"]/u;
 const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/u;
 const LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/u;
 
+// Nearly every address is of this shape, for which nothing below finds anything else: two in three
+// microseconds of an imported row. No "--" in a domain, which may be punycode that is none.
+const PLAIN =
+  /^(?=[^@]{1,64}@)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}$/i;
+
 /** The address, or a message saying what is wrong with it. */
 export function parseAddress(text: string): Address | string {
+  if (text.length <= 254 && PLAIN.test(text) && !text.includes('--', text.indexOf('@')))
+    return { email: text.toLowerCase(), given: text };
   // Before trimming, which would take a line break at the end for a space.
   if (CONTROLS.test(text)) return 'must not have line breaks or other control characters';
   const given = text.trim().normalize('NFC');

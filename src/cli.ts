@@ -26,8 +26,10 @@ import { Fenced, SharedSession } from './worker/liveness.ts';
 import { LaneEnded } from './worker/worker.ts';
 import { createExampleTypes } from './emails-queue/email-types.ts';
 import { jobLines } from './commands/jobs.ts';
+import { exportFile, importFile, type ListOptions } from './commands/lists.ts';
 import { countsLine, watchSend } from './commands/progress.ts';
 import { pauseDelivery, resumeDelivery } from './messages/pause.ts';
+import { IMPORT_FORMATS, type ImportFormat } from './recipients/import-rows.ts';
 import { reconcile } from './sends/wake.ts';
 
 const program = new Command('rosterpost')
@@ -227,6 +229,29 @@ emailType
     }),
   );
 
+const list = program.command('list').description('recipient lists');
+list
+  .command('import <file>')
+  .description('upserts the members of a CSV or NDJSON file into a list, all of them or none')
+  .requiredOption('--client <key>', 'the client the list belongs to')
+  .requiredOption('--list <key>', 'the list; made where it is missing')
+  .addOption(
+    new Option('--format <format>', 'default: by the extension .csv, .ndjson or .jsonl').choices(
+      IMPORT_FORMATS,
+    ),
+  )
+  .action((file: string, options: ListOptions & { format?: ImportFormat }) =>
+    withDatabase(async (connection) => {
+      for (const line of await importFile(connection, file, options)) print(line);
+    }),
+  );
+list
+  .command('export')
+  .description('the active members of a list as CSV, to stdout')
+  .requiredOption('--client <key>', 'the client the list belongs to')
+  .requiredOption('--list <key>', 'the list')
+  .action((options: ListOptions) => withDatabase(({ db }) => exportFile(db, options)));
+
 const send = program.command('send').description('sends');
 send
   .command('watch <id>')
@@ -345,6 +370,8 @@ function explain(error: unknown): string {
     const why = code === 'EADDRINUSE' ? 'it is in use' : code;
     return `Cannot listen on ${address}:${port}: ${why}. Set another PORT or HOST.`;
   }
+  if (code === 'ENOENT' || code === 'EACCES' || code === 'EISDIR')
+    return `The file cannot be read: ${(error as Error).message}`;
   if (isUnavailable(error))
     return `The database cannot be reached: ${String((error as Error).message || (error as { code?: string }).code)}`;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -13,9 +13,14 @@ export function countsLine({ intended, queued, sent, failed, skipped, unknown }:
 export function progressLine({ counts, state }: Pick<Send, 'counts' | 'state'>): string {
   const settled = counts.intended - counts.queued;
   const share = counts.intended === 0 ? (state === 'completed' ? 1 : 0) : settled / counts.intended;
+  return `${progressBar(share)}  ${countsLine(counts)}`;
+}
+
+/** `████████░░░░ 62 %`, of a share from 0 to 1. */
+export function progressBar(share: number): string {
   const full = Math.floor(share * WIDTH);
   const bar = '█'.repeat(full) + '░'.repeat(WIDTH - full);
-  return `${bar} ${String(Math.floor(share * 100)).padStart(3)} %  ${countsLine(counts)}`;
+  return `${bar} ${String(Math.floor(share * 100)).padStart(3)} %`;
 }
 
 /**

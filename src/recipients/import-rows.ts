@@ -72,6 +72,7 @@ class LineReader implements Reader {
   #take(lines: string[]): GivenRow[] {
     const rows: GivenRow[] = [];
     for (const text of lines) {
+      if (text.length > LONGEST_LINE) throw badLine(this.line, TOO_LONG);
       const row = this.#readLine(text.endsWith('\r') ? text.slice(0, -1) : text, this.line);
       if (row) rows.push(row);
       this.line += 1;

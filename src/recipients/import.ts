@@ -10,7 +10,8 @@ import type { Connection, Database } from '../database/connect.ts';
 import { DomainError } from '../errors.ts';
 import { readRows, type GivenRow, type ImportFormat } from './import-rows.ts';
 import { importLost, mergeImport, type RejectedLine, type StagedImport } from './merge-import.ts';
-import { errorText, readMember, type KeyedMember } from './read-members.ts';
+import { quickMember } from './quick-member.ts';
+import { errorText, readMember } from './read-members.ts';
 import type { UpsertCounts } from './upsert-members.ts';
 
 /** The list is locked while a merge runs, about 25 s per million: more would keep its other writers. */
@@ -88,32 +89,41 @@ async function stageRows(
   let rows = 0;
   let lastLine = 0;
   let touched = Date.now();
+  let copying = Promise.resolve();
+  /** One batch is copied while the next is read. */
   const flush = async () => {
-    await copyRows(pool, importId, text);
+    await copying;
+    copying = copyRows(pool, importId, text);
+    copying.catch(() => {}); // told at the next flush
     if (rows > 0) staged.lastLines.push(lastLine);
     text = '';
     rows = 0;
     touched = Date.now();
   };
-  for await (const block of blocks) {
-    for (const given of block) {
-      const row = copyLine(importId, given);
-      if (typeof row === 'string') {
-        text += row;
-        rows += 1;
-        lastLine = given.line;
-        staged.rows += 1;
-        if (staged.rows > MOST_ROWS) throw tooManyRows();
-        if (rows >= BATCH_ROWS || text.length >= BATCH_CHARACTERS) await flush();
-      } else {
-        staged.rejected_count += 1;
-        if (staged.rejected.length < MOST_REJECTED) staged.rejected.push(row);
+  try {
+    for await (const block of blocks) {
+      for (const given of block) {
+        const row = copyLine(importId, given);
+        if (typeof row === 'string') {
+          text += row;
+          rows += 1;
+          lastLine = given.line;
+          staged.rows += 1;
+          if (staged.rows > MOST_ROWS) throw tooManyRows();
+          if (rows >= BATCH_ROWS || text.length >= BATCH_CHARACTERS) await flush();
+        } else {
+          staged.rejected_count += 1;
+          if (staged.rejected.length < MOST_REJECTED) staged.rejected.push(row);
+        }
       }
+      if (Date.now() - touched > TOUCH_EVERY_MS) await flush();
     }
-    if (Date.now() - touched > TOUCH_EVERY_MS) await flush();
+    await flush();
+    await copying;
+    return staged;
+  } finally {
+    await copying.catch(() => {}); // nothing may write after us
   }
-  await flush();
-  return staged;
 }
 
 function tooManyRows(): DomainError {
@@ -127,9 +137,10 @@ function tooManyRows(): DomainError {
 function copyLine(importId: number, given: GivenRow): string | RejectedLine {
   const { line } = given;
   if ('message' in given) return { line, message: given.message };
-  const read = readMember(given.item);
+  const read = quickMember(given.item) ?? readMember(given.item);
   if ('message' in read) return { line, message: errorText(read) };
-  const { source_object_key, email, name, consent, metadata }: KeyedMember = read.member;
+  const { source_object_key, email, name, consent, metadata } =
+    'member' in read ? read.member : read;
   // None of them has control characters, so nothing but the backslash needs a backslash.
   return (
     `${importId}\t${line}\t${escape(source_object_key)}\t${escape(email.email)}\t` +

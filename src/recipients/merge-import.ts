@@ -221,7 +221,7 @@ async function readTwins(db: Database, { id }: StagedImport, after: number): Pro
   const earlier = (column: string) => sql`(
     select e.line from import_rows e
     where e.import_id = ${id} and e.is_twin and e.line <= ${after} and ${sql.ref(`e.${column}`)} = ${sql.ref(`r.${column}`)}
-    limit 1)`;
+    order by e.line limit 1)`;
   const { rows } = await sql<Twin>`
     select r.line, r.source_object_key, r.email, ${earlier('source_object_key')} as key_line,
       ${earlier('email')} as email_line

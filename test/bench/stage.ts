@@ -23,6 +23,8 @@ export interface Stage {
   url: string;
   key: string;
   sink: SmtpSink;
+  /** Resident memory of the API right now, in MiB. */
+  memory(): Promise<number>;
   /** Members m1… of a new list. */
   fillList(list: string, count: number): Promise<void>;
   close(): Promise<void>;
@@ -49,6 +51,7 @@ export async function openStage(): Promise<Stage> {
     url: apiProcess.url,
     key,
     sink,
+    memory: async () => Math.round(await apiProcess.memory()),
     fillList: async (list, count) => {
       const members = someMembers(count);
       for (let at = 0; at < count; at += BATCH) {
