@@ -92,9 +92,10 @@ export async function exportFile(
   out: NodeJS.WritableStream = process.stdout,
 ): Promise<void> {
   const { id } = await findClient(db, client);
+  let isOpen = true;
+  out.on('error', () => (isOpen = false)); // whoever reads, as head does, has enough
   for await (const block of await exportMembers(db, id, listKey(list))) {
-    await new Promise<void>((resolve, reject) => {
-      out.write(block, (error) => (error ? reject(error) : resolve()));
-    });
+    await new Promise<void>((resolve) => void out.write(block, () => resolve()));
+    if (!isOpen) return;
   }
 }

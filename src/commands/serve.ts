@@ -15,6 +15,8 @@ import { runUntilSignal, untilSignal } from './signals.ts';
 
 /** For requests that are under way when the API is told to stop. */
 const CLOSE_GRACE_MS = 10_000;
+/** For a body to arrive; Node's five minutes are too short for a large file that waits for its turn. */
+const REQUEST_MS = 3_600_000;
 /** Connections of the API's pool. */
 const API_CONNECTIONS = 10;
 
@@ -81,6 +83,7 @@ export async function startListening(
 ): Promise<Listening> {
   const server = await new Promise<ServerType>((resolve, reject) => {
     const starting = listen({ fetch: app.fetch, hostname: host, port }, () => resolve(starting));
+    if ('requestTimeout' in starting) starting.requestTimeout = REQUEST_MS;
     starting.once('error', reject);
     starting.on('clientError', answerClientError);
   });

@@ -3,14 +3,11 @@
 // is a validation_failed, and nothing of it may be used. Memory: one chunk, and one line of 1 MiB.
 import { finished } from 'node:stream/promises';
 import { CsvError, Parser } from 'csv-parse';
-import { DomainError, invalid } from '../errors.ts';
-import { shownName, textFlaw } from '../flaws.ts';
+import { invalid, type DomainError } from '../errors.ts';
+import { Table, type GivenRow } from './import-table.ts';
 
 export const IMPORT_FORMATS = ['csv', 'ndjson'] as const;
 export type ImportFormat = (typeof IMPORT_FORMATS)[number];
-
-/** A row and the line on which it begins; the first line of a file is 1. */
-export type GivenRow = { line: number; item: unknown } | { line: number; message: string };
 
 /** Of a line, or of a CSV row of several. */
 const LONGEST_LINE = 1024 * 1024;
@@ -189,83 +186,7 @@ function breaksIn(text: string): number {
   return text.match(/\r\n|\n|\r/gu)?.length ?? 0;
 }
 
-const OWN_COLUMNS = ['source_object_key', 'email', 'name', 'consent', 'metadata'] as const;
-type OwnColumn = (typeof OWN_COLUMNS)[number];
-
-/**
- * Rows of values under a header. An empty name, consent or metadata is one that is not given. Columns of
- * other names are strings of the metadata; `metadata` itself is a JSON object, which they are added to.
- */
-class Table {
-  #columns: string[] | undefined;
-  #at: Partial<Record<OwnColumn, number>> = {};
-  #others: [name: string, at: number][] = [];
-
-  /** undefined for the header, which is the first row. @throws validation_failed for a bad header */
-  row(values: string[], line: number): GivenRow | undefined {
-    if (!this.#columns) return this.#readHeader(values);
-    if (values.length !== this.#columns.length) {
-      const message = `member: has ${values.length} columns where the header has ${this.#columns.length}`;
-      return { line, message };
-    }
-    const value = (name: OwnColumn) => values[this.#at[name] ?? -1];
-    const item: Record<string, unknown> = {
-      source_object_key: value('source_object_key'),
-      email: value('email'),
-    };
-    for (const name of ['name', 'consent'] as const) if (value(name)) item[name] = value(name);
-    const given = value('metadata');
-    const metadata = given ? parseObject(given) : undefined;
-    if (given && !metadata) return { line, message: 'metadata: must be a JSON object' };
-    if (metadata || this.#others.length > 0) {
-      const other = Object.fromEntries(this.#others.map(([name, at]) => [name, values[at]]));
-      item['metadata'] = metadata ? { ...metadata, ...other } : other;
-    }
-    return { line, item };
-  }
-
-  #readHeader(columns: string[]): undefined {
-    const names = new Set<string>();
-    columns.forEach((name, at) => {
-      const flaw =
-        name === '__proto__'
-          ? 'must have another name'
-          : name === ''
-            ? 'must have a name'
-            : textFlaw(name);
-      const path = name === '' ? `column ${at + 1}` : shownName(name);
-      if (flaw) throw badHeader(path, flaw);
-      if (names.has(name)) throw badHeader(path, 'stands twice in the header');
-      names.add(name);
-      if (isOwn(name)) this.#at[name] = at;
-      else this.#others.push([name, at]);
-    });
-    for (const name of ['source_object_key', 'email'] as const) {
-      if (this.#at[name] === undefined)
-        throw badHeader(name, 'is a required column, and not in the header');
-    }
-    this.#columns = columns;
-  }
-}
-
-function isOwn(name: string): name is OwnColumn {
-  return (OWN_COLUMNS as readonly string[]).includes(name);
-}
-
-function parseObject(text: string): object | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
 const TOO_LONG = 'is longer than 1 MiB';
-
-function badHeader(path: string, message: string): DomainError {
-  return invalid([{ path, message }]);
-}
 
 function badLine(line: number, message: string): DomainError {
   return invalid([{ path: `line ${line}`, message }]);

@@ -5,7 +5,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { DomainError } from '../../src/errors.ts';
 import { parseAddress } from '../../src/address.ts';
-import { readRows, type GivenRow, type ImportFormat } from '../../src/recipients/import-rows.ts';
+import { readRows, type ImportFormat } from '../../src/recipients/import-rows.ts';
+import type { GivenRow } from '../../src/recipients/import-table.ts';
 import { quickMember } from '../../src/recipients/quick-member.ts';
 import { readMember } from '../../src/recipients/read-members.ts';
 
