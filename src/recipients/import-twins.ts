@@ -58,14 +58,22 @@ export async function rejectTwins(
 async function markTwins(db: Database, { id }: StagedImport): Promise<void> {
   await db.transaction().execute(async (trx) => {
     await sql`set local work_mem = '64MB'`.execute(trx);
+    // Without a join, so that what the planner believes of a table that fills and empties does not matter.
     for (const column of [sql.ref('source_object_key'), sql.ref('email')]) {
+      const { rows } = await sql`
+        select from import_rows where import_id = ${id}
+        group by ${column} having count(*) > 1 limit 1
+      `.execute(trx);
+      if (rows.length === 0) continue;
       await sql`
-        update import_rows r set is_twin = true
-        from (
-          select ${column} from import_rows where import_id = ${id}
-          group by ${column} having count(*) > 1
-        ) twice
-        where r.import_id = ${id} and not r.is_twin and r.${column} = twice.${column}
+        update import_rows set is_twin = true
+        where not is_twin and ctid = any (array(
+          select place from (
+            select ctid as place, count(*) over (partition by ${column}) as times
+            from import_rows where import_id = ${id}
+          ) counted
+          where times > 1
+        ))
       `.execute(trx);
     }
   });
