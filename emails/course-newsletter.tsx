@@ -1,5 +1,5 @@
 // A newsletter: a title, text of several paragraphs, and at most one link.
-// Marketing, so it goes only to people who agreed to it, and its footer says so. The body is plain
+// Marketing, so it goes only to people who agreed to it; its footer says so and shows the way out. The body is plain
 // text; markup in it is shown, not interpreted.
 import * as v from 'valibot';
 import { defineTemplate, line, link, paragraphs } from '../src/templates/define.ts';
@@ -31,11 +31,12 @@ export const template = defineTemplate({
     },
     recipient: { name: 'अनन्या शर्मा' },
   },
-  component: ({ shared, recipient }) => (
+  component: ({ shared, recipient, links }) => (
     <Layout
       title={shared.title}
       preview={opening(shared.body)}
       footer="You receive this newsletter because you agreed to get news about our courses."
+      unsubscribe={links.unsubscribe}
     >
       <Title>
         <Isolated>{shared.title}</Isolated>

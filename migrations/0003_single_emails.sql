@@ -46,6 +46,8 @@ create table single_emails (
   idempotency_key text collate "C"
     constraint idempotency_key_length check (char_length(idempotency_key) between 1 and 255),
   request_digest bytea constraint request_digest_is_sha256 check (octet_length(request_digest) = 32),
+  confirms_list_id bigint,
+  confirms_contact_id bigint,
   queued_at timestamptz not null default now(),
   queue_state text not null default 'due' constraint queue_state_is_known
     check (queue_state in ('due', 'deferred', 'claimed', 'settled')),
@@ -55,6 +57,9 @@ create table single_emails (
   primary key (client_id, message_id),
   foreign key (client_id, message_id) references messages (client_id, id),
   unique (client_id, idempotency_key),
+  foreign key (client_id, confirms_list_id) references recipient_lists (client_id, id),
+  foreign key (client_id, confirms_contact_id) references contacts (client_id, id),
+  constraint email_confirms_a_contact_of_a_list check ((confirms_list_id is null) = (confirms_contact_id is null)),
   constraint email_has_a_digest_with_its_key check ((idempotency_key is null) = (request_digest is null)),
   constraint email_is_due_at_a_time_while_deferred check ((queue_state = 'deferred') = (next_attempt_at is not null)),
   constraint email_is_claimed_by_a_worker check (
@@ -65,6 +70,8 @@ create index single_emails_due on single_emails (priority_level, queued_at) wher
 create index single_emails_deferred on single_emails (next_attempt_at) where queue_state = 'deferred';
 create index single_emails_claimed on single_emails (claimed_by) where queue_state = 'claimed';
 create index single_emails_settled on single_emails (queued_at) where queue_state = 'settled';
+create index single_emails_confirming on single_emails (client_id, confirms_list_id, confirms_contact_id)
+  where confirms_list_id is not null;
 create index single_emails_by_type on single_emails (client_id, email_type, message_id);
 comment on table single_emails is 'What a message outside a send consists of, and its place in the queue.';
 comment on column single_emails.client_id is 'The client that sends.';
@@ -83,6 +90,8 @@ comment on column single_emails.sender_name is 'Frozen copy of the sender''s dis
 comment on column single_emails.sender_reply_to is 'Frozen copy of the sender''s Reply-To address.';
 comment on column single_emails.idempotency_key is 'The request''s Idempotency-Key; one email per key and client.';
 comment on column single_emails.request_digest is 'SHA-256 of the request under that key; tells a replay from a different request.';
+comment on column single_emails.confirms_list_id is 'The list whose confirmation link the mail carries; null for a mail without one.';
+comment on column single_emails.confirms_contact_id is 'The person the confirmation link is for.';
 comment on column single_emails.queued_at is 'When it was accepted.';
 comment on column single_emails.queue_state is 'due: may be claimed; deferred: waits for next_attempt_at; claimed: in a worker''s hands; settled: done.';
 comment on column single_emails.next_attempt_at is 'When a deferred one becomes due.';

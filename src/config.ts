@@ -2,6 +2,7 @@
 // error, so an operator fixes a deployment in one go; the result is frozen.
 import path from 'node:path';
 import * as v from 'valibot';
+import { parseAddress } from './address.ts';
 import { isNetwork } from './callback/networks.ts';
 import type { CallbackPolicy } from './callback/post.ts';
 import {
@@ -25,6 +26,10 @@ export interface Config {
   readonly dataDir: string;
   /** Base of links in mails, without a trailing slash. */
   readonly publicUrl: string;
+  /** Whether PUBLIC_URL says so; else it is where the API is told to listen. */
+  readonly isPublicUrlSet: boolean;
+  /** The mailbox for those who unsubscribe by mail. */
+  readonly unsubscribeMailto: string | undefined;
   readonly logLevel: LogLevel;
   readonly attachments: AttachmentLimits;
   readonly callback: CallbackPolicy;
@@ -203,6 +208,15 @@ const Environment = v.object({
   ),
   DATA_DIR: v.optional(v.pipe(v.string(), v.nonEmpty()), '.data'),
   PUBLIC_URL: v.optional(url(['http:', 'https:'], 'https://mail.example.com')),
+  UNSUBSCRIBE_MAILTO: v.optional(
+    v.pipe(
+      v.string(),
+      v.check(
+        (text) => typeof parseAddress(text) !== 'string',
+        'must be an email address such as unsubscribe@example.com',
+      ),
+    ),
+  ),
   // PostgreSQL holds at most 1 GiB in one value; a mail grows by a third on its way.
   ATTACHMENT_MAX_BYTES: wholeNumber(500 * MIB, 10 * MIB),
   ATTACHMENTS_MAX_TOTAL_BYTES: wholeNumber(500 * MIB, 25 * MIB),
@@ -246,6 +260,8 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     port: read.PORT,
     dataDir: path.resolve(read.DATA_DIR),
     publicUrl: (read.PUBLIC_URL ?? `http://${read.HOST}:${read.PORT}`).replace(/\/+$/u, ''),
+    isPublicUrlSet: read.PUBLIC_URL !== undefined,
+    unsubscribeMailto: read.UNSUBSCRIBE_MAILTO?.trim(),
     logLevel: read.LOG_LEVEL,
     attachments: Object.freeze({
       maxBytes: read.ATTACHMENT_MAX_BYTES,

@@ -17,10 +17,12 @@ interface LayoutProps {
   eyebrow?: string;
   /** One line that says why the recipient gets this mail. */
   footer: ReactNode;
+  /** The recipient's unsubscribe link, of `links.unsubscribe`. */
+  unsubscribe?: string | undefined;
   children: ReactNode;
 }
 
-export function Layout({ title, preview, eyebrow, footer, children }: LayoutProps) {
+export function Layout({ title, preview, eyebrow, footer, unsubscribe, children }: LayoutProps) {
   return (
     <Html lang="en" dir="ltr">
       <Head>
@@ -47,7 +49,7 @@ export function Layout({ title, preview, eyebrow, footer, children }: LayoutProp
               {children}
             </Column>
           </Row>
-          <Footer>{footer}</Footer>
+          <Footer unsubscribe={unsubscribe}>{footer}</Footer>
         </Container>
       </Body>
     </Html>

@@ -87,6 +87,7 @@ export async function demo(): Promise<void> {
       transports: [singleTransport(sink.url)],
       callback,
       timing: config.timing,
+      publicUrl: api.url,
     });
     try {
       await play(caller(api.url, key), sink);

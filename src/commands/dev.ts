@@ -64,6 +64,8 @@ export async function dev(): Promise<void> {
     callback,
     retentionDays: config.retentionDays,
     timing: config.timing,
+    publicUrl: config.isPublicUrlSet ? config.publicUrl : listening.url,
+    unsubscribeMailto: config.unsubscribeMailto,
   });
   started.defer(() => worker.stop());
   process.stdout.write(

@@ -11,6 +11,7 @@ import { createLogger, type Logger } from '../log.ts';
 import { loadTemplates } from '../templates/registry.ts';
 import { workerApplicationName } from '../worker/liveness.ts';
 import { startWorker, WORKER_CONNECTIONS, WORKER_QUERY_MS, type Worker } from '../worker/worker.ts';
+import { warnOfPublicUrl } from './public-url.ts';
 import { runUntilSignal, untilSignal } from './signals.ts';
 
 /** For requests that are under way when the API is told to stop. */
@@ -44,6 +45,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
   let worker: Worker | undefined;
   let workerConnection: Connection | undefined;
   if (transports) {
+    warnOfPublicUrl(config, log);
     workerConnection = connect({
       url,
       log,
@@ -59,6 +61,8 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       callback,
       retentionDays: config.retentionDays,
       timing: config.timing,
+      publicUrl: config.publicUrl,
+      unsubscribeMailto: config.unsubscribeMailto,
     });
   }
   await (worker ? runUntilSignal(worker) : untilSignal());

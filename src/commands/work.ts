@@ -1,6 +1,7 @@
 // Command work: a worker without the API.
 import { readConfig, requireDatabaseUrl, requireTransports } from '../config.ts';
 import { connect } from '../database/connect.ts';
+import { warnOfPublicUrl } from './public-url.ts';
 import { createLogger } from '../log.ts';
 import { LANE_NAMES, type Lane } from '../queue.ts';
 import { loadTemplates } from '../templates/registry.ts';
@@ -13,6 +14,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
   const log = createLogger(config.logLevel);
   const url = requireDatabaseUrl(config);
   const transports = requireTransports(config);
+  warnOfPublicUrl(config, log);
   const connection = connect({
     url,
     log,
@@ -29,6 +31,8 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     callback: config.callback,
     retentionDays: config.retentionDays,
     timing: config.timing,
+    publicUrl: config.publicUrl,
+    unsubscribeMailto: config.unsubscribeMailto,
   });
   await runUntilSignal(worker);
   await connection.close();

@@ -105,6 +105,7 @@ export interface DB {
     list_id: number;
     unsubscribed_at: Generated<Date>;
   };
+  signing_keys: { purpose: 'recipient_links'; secret: Buffer; created_at: Generated<Date> };
   workers: {
     id: Generated<number>;
     hostname: string;
@@ -236,6 +237,8 @@ export interface DB {
     sender_reply_to: string | null;
     idempotency_key: string | null;
     request_digest: Buffer | null;
+    confirms_list_id: number | null;
+    confirms_contact_id: number | null;
     queued_at: Generated<Date>;
     queue_state: Generated<'due' | 'deferred' | 'claimed' | 'settled'>;
     next_attempt_at: Date | null;

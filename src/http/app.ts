@@ -14,6 +14,7 @@ import { members } from './members.ts';
 import { messages } from './messages.ts';
 import { problemOf, problemResponse } from './problem.ts';
 import { readQuery } from './request.ts';
+import { recipientPages } from './recipient-pages.ts';
 import { senders } from './senders.ts';
 import type { ApiEnv, Services } from './services.ts';
 import { sends } from './sends.ts';
@@ -31,6 +32,7 @@ export function createApp(services: Services) {
   app.notFound((c) =>
     problemResponse(c, problemOf(notFound(`${c.req.method} ${c.req.path}`), services.log)),
   );
+  app.route('/', recipientPages(services)); // before the errors of the API: its readers are people
   app.use(decodableUrl);
 
   app.route('/', health(services));

@@ -8,9 +8,10 @@ import { address, freeData, key } from '../fields.ts';
 import { getMessage } from '../messages/messages.ts';
 import { createSingle, URGENT_PRIORITY } from '../messages/single.ts';
 import { page } from '../paging.ts';
-import type { ContextSchema } from '../templates/define.ts';
+import type { ContextSchema, Links } from '../templates/define.ts';
 import { contextErrors, type Contexts, type Template } from '../templates/registry.ts';
 import { renderTemplate } from '../templates/render.ts';
+import { SAMPLE_LINKS } from '../templates/shown-links.ts';
 import type { ApiEnv, Services } from './services.ts';
 import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
 
@@ -52,7 +53,7 @@ export function templates({ db, templates }: Services) {
   app.post('/:key/preview', async (c) => {
     const template = find(keyParam(c, 'key'));
     const chosen = chooseContexts(template, await readJson(c, PreviewInput));
-    return c.json(await renderTemplate(template, chosen));
+    return c.json(await renderTemplate(template, { ...chosen, links: linksOf(template) }));
   });
 
   app.post('/:key/test-send', async (c) => {
@@ -93,6 +94,14 @@ function chooseContexts(template: Template, given: v.InferOutput<typeof PreviewI
   return chosen;
 }
 
+/** Stand-ins for the links that this template's mail shows. */
+function linksOf({ category, shows }: Template): Links {
+  return {
+    ...(category === 'marketing' && { unsubscribe: SAMPLE_LINKS.unsubscribe }),
+    ...(shows.confirm && { confirm: SAMPLE_LINKS.confirm }),
+  };
+}
+
 function templateBody(template: Template) {
   return {
     key: template.key,
@@ -100,6 +109,7 @@ function templateBody(template: Template) {
     subject: template.subject({
       shared: template.sample.shared,
       recipient: template.sample.recipient,
+      links: {},
     }),
     shared_schema: jsonSchema(template.sharedSchema),
     recipient_schema: jsonSchema(template.recipientSchema),

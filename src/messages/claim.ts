@@ -13,6 +13,7 @@ import { tally } from './tally.ts';
 /** A message in hand, with what it takes to compose it. */
 export interface ClaimedMessage {
   id: string;
+  contact_id: number;
   email_given: string;
   name: string | null;
   context: JsonObject;
@@ -130,13 +131,13 @@ export async function claimFromChunk(
         settled_at = case when j.reason is not null then now() end
       from judged j
       where m.ctid = j.row -- locked above, so it stays where it is
-      returning m.client_id, m.send_id, m.position, m.id, m.state, m.reason, m.created_at, m.claimed_at,
+      returning m.client_id, m.send_id, m.position, m.id, m.contact_id, m.state, m.reason, m.created_at, m.claimed_at,
         m.attempts - m.attempts_at_retry as attempts, m.was_unknown, j.email_given, j.name
     ),
     tallied as (
       ${tally(chunk, sql`claimed`)}
     )
-    select c.id, c.state, c.email_given, coalesce(r.name, c.name) as name,
+    select c.id, c.contact_id, c.state, c.email_given, coalesce(r.name, c.name) as name,
       coalesce(${rules.has_callback ? fetchedFor(sql`c`, sql`f.context`) : sql`r.context`}, '{}') as context,
       c.attempts, c.claimed_at, c.was_unknown,
       extract(epoch from now() - greatest(c.created_at, s.retried_at))::float8 as age_seconds,

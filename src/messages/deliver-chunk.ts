@@ -5,6 +5,7 @@ import { sql } from 'kysely';
 import type { ChunkRef } from '../queue.ts';
 import { closingOf, type Closing } from '../sends/closing.ts';
 import { closeChunk, settleChunk } from '../sends/complete.ts';
+import { linkTo, unsubscribeHeader, type Linker } from '../recipients/links.ts';
 import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
 import type { Place } from '../smtp/transports.ts';
@@ -29,6 +30,7 @@ const TEMPLATE_WAIT_SECONDS = 60;
 
 /** The frozen part of a send that its messages are made of. */
 interface FrozenSend {
+  client_id: number;
   client_key: string;
   list_id: number;
   list_key: string;
@@ -90,7 +92,13 @@ async function readFrozenSend({ db }: Delivery, ref: ChunkRef): Promise<FrozenSe
     .innerJoin('recipient_lists as l', (join) =>
       join.onRef('l.client_id', '=', 's.client_id').onRef('l.id', '=', 's.list_id'),
     )
-    .select(['c.key as client_key', 'l.name as list_name', 's.list_id', 's.list_key'])
+    .select([
+      's.client_id',
+      'c.key as client_key',
+      'l.name as list_name',
+      's.list_id',
+      's.list_key',
+    ])
     .select([
       's.requires_consent',
       's.on_unknown',
@@ -153,7 +161,7 @@ async function deliverMessage(
 }
 
 async function attempt(
-  { log, turns }: Delivery,
+  { log, turns, linker }: Delivery,
   send: FrozenSend,
   template: Template,
   message: ClaimedMessage,
@@ -161,7 +169,7 @@ async function attempt(
 ): Promise<{ outcome: Outcome; waitSeconds: number }> {
   let raw: Buffer;
   try {
-    raw = await turns.next(() => composeMessage(send, template, message));
+    raw = await turns.next(() => composeMessage(linker, send, template, message));
   } catch (error) {
     log.error(
       { message_id: message.id, template_key: template.key, error: (error as Error).message },
@@ -178,11 +186,16 @@ async function attempt(
   return { outcome: outcomeFor(signal, to), waitSeconds };
 }
 
+/** What needs consent can be stopped by the recipient: the headers, and the link for the template. */
 async function composeMessage(
+  linker: Linker,
   send: FrozenSend,
   template: Template,
   message: ClaimedMessage,
 ): Promise<Buffer> {
+  const { client_id, list_id } = send;
+  const about = { client_id, list_id, contact_id: message.contact_id };
+  const leave = send.requires_consent ? ({ purpose: 'unsubscribe', ...about } as const) : undefined;
   return compose({
     messageId: messageIdOf(message.id, send.sender_email),
     date: message.claimed_at,
@@ -192,7 +205,14 @@ async function composeMessage(
     content: await renderTemplate(template, {
       shared: send.shared_context,
       recipient: message.context,
+      links: {
+        ...(leave && { unsubscribe: linkTo(linker, leave) }),
+        ...(template.shows.confirm && {
+          confirm: linkTo(linker, { purpose: 'confirm', ...about }),
+        }),
+      },
     }),
     listId: listIdOf(send.list_key, send.client_key, send.sender_email),
+    ...(leave && { unsubscribe: unsubscribeHeader(linker, leave) }),
   });
 }

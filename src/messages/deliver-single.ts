@@ -1,17 +1,17 @@
-// Tasks deliver_urgent and deliver_singles: single emails, one SMTP transaction each. Urgent ones go
-// over connections of their own, one job each; the others are claimed by priority, then age, a few at
-// a time, so that one that arrives later with a better priority is next.
+// Tasks deliver_urgent and deliver_singles: single emails, one SMTP transaction each; with an unsubscribe
+// link, which is personal, one per recipient. Urgent ones go over connections of their own, one job each;
+// the others are claimed by priority, then age, a few at a time, so that one that arrives later with a
+// better priority is next.
 import { randomUUID } from 'node:crypto';
 import { sql, type RawBuilder } from 'kysely';
 import { readAttachments } from '../emails-queue/attachments.ts';
 import type { MessageRef } from '../queue.ts';
 import { envelopeAddress } from '../address.ts';
-import { compose, messageIdOf, type Attachment } from '../smtp/compose.ts';
+import type { Attachment } from '../smtp/compose.ts';
 import { outcomeFor, type Outcome } from '../smtp/signal.ts';
 import type { Place, SenderRule, Transports } from '../smtp/transports.ts';
-import { splitContexts } from '../templates/registry.ts';
-import { headerText, renderTemplate } from '../templates/render.ts';
 import { untilAnswered } from './batch-writer.ts';
+import { composeSingle } from './compose-single.ts';
 import { deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
 import {
   anySingle,
@@ -23,7 +23,7 @@ import {
   thisSingle,
   URGENT_PRIORITY,
   type ClaimedSingle,
-  type RecipientKind,
+  type SingleRecipient,
 } from './single.ts';
 
 export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promise<void> {
@@ -85,6 +85,8 @@ async function claim(
   }
 }
 
+/** Of a recipient whose place could not be asked for. */
+const DATABASE_WAIT_SECONDS = 1;
 /** Nobody serves a sender before the configuration changes. */
 const UNSERVED_SECONDS = 60;
 
@@ -123,6 +125,12 @@ async function warnOfMissingTemplates(delivery: Delivery): Promise<void> {
   }
 }
 
+/** What became of one recipient; a held one is worth another try after so many seconds. */
+interface Attempted {
+  outcome: Outcome;
+  waitSeconds: number;
+}
+
 /** `answered` is called when the mail server has answered, before that is recorded. */
 async function deliverEmail(
   delivery: Delivery,
@@ -130,84 +138,118 @@ async function deliverEmail(
   place: Place,
   answered?: () => void,
 ): Promise<void> {
-  const { client_id, message_id } = email;
+  const { db, log } = delivery;
   const envelope = email.recipients.filter((recipient) => recipient.state === 'queued');
-  const addresses = envelope.map((recipient) => recipient.email_given);
   try {
-    const { outcomes, waitSeconds } = await attempt(delivery, email, place, addresses).finally(
-      answered,
+    const attachments = await untilAnswered(
+      () => readAttachments(db, email),
+      (message) => log.error({ error: message }, 'attachments not read yet'),
     );
-    const scheduled = outcomes.map((outcome) =>
-      scheduleRetry(outcome, delivery.retry, email, {
-        urgent: email.priority_level === URGENT_PRIORITY,
-        seed: email.claimed_at.getTime(),
-        onUnknown: email.on_unknown,
-        waitSeconds,
-      }),
-    );
-    await delivery.singleOutcomes.add({
-      client_id,
-      message_id,
-      recipients: scheduled.map(({ outcome, retryIn }, index) => ({
-        ordinal: envelope[index]!.ordinal,
-        outcome,
-        again: retryIn !== undefined,
-      })),
-      retryIn: scheduled.find((one) => one.retryIn !== undefined)?.retryIn,
-    });
+    const attempted = await (
+      email.requires_consent
+        ? attemptEach(delivery, email, attachments, place, envelope)
+        : attempt(delivery, email, attachments, place, envelope)
+    ).finally(answered);
+    await record(delivery, email, envelope, attempted);
   } finally {
     // Not before it is recorded: a crash leaves no more unknown than there are places.
     place.release();
   }
 }
 
-/** One SMTP transaction; an outcome for each of `addresses`, in their order. */
-async function attempt(
+/**
+ * Mail with a way out carries each recipient's own: one SMTP transaction each, one after the other, each
+ * with a place of its own. What became of one is recorded before the next one's turn.
+ */
+async function attemptEach(
+  delivery: Delivery,
+  email: ClaimedSingle,
+  attachments: Attachment[],
+  place: Place,
+  envelope: SingleRecipient[],
+): Promise<Attempted[]> {
+  const attempted: Attempted[] = [];
+  for (const recipient of envelope) {
+    const stop =
+      attempted.length > 0 && (await betweenTwo(delivery, email, place, envelope, attempted));
+    if (stop) return [...attempted, ...envelope.slice(attempted.length).map(() => stop)];
+    attempted.push(...(await attempt(delivery, email, attachments, place, [recipient])));
+  }
+  return attempted;
+}
+
+/** Records the last one and takes the next place; where there is none, what becomes of the others. */
+async function betweenTwo(
   delivery: Delivery,
   email: ClaimedSingle,
   place: Place,
-  addresses: string[],
-): Promise<{ outcomes: Outcome[]; waitSeconds: number }> {
-  const { db, log } = delivery;
-  const attachments = await untilAnswered(
-    () => readAttachments(db, email),
-    (message) => log.error({ error: message }, 'attachments not read yet'),
-  );
-  let raw: Buffer;
-  try {
-    raw = await composeEmail(delivery, email, attachments);
-  } catch (error) {
-    const { message_id, template_key } = email;
-    log.error({ message_id, template_key, error: (error as Error).message }, 'not rendered');
-    const reply = 'the template could not be rendered';
-    const failed = { kind: 'failed', reason: 'render_failed', reply, suppress: false } as const;
-    return { outcomes: addresses.map(() => failed), waitSeconds: 0 };
-  }
-  const to = addresses.map(envelopeAddress);
-  const { signal, waitSeconds } = await place.send({ sender: email.sender_email, to, raw });
-  return { outcomes: to.map((address) => outcomeFor(signal, address)), waitSeconds };
+  envelope: SingleRecipient[],
+  attempted: Attempted[],
+): Promise<Attempted | undefined> {
+  const at = attempted.length - 1;
+  await record(delivery, email, [envelope[at]!], [attempted[at]!], true);
+  const hold = (reply: string, waitSeconds: number): Attempted => ({
+    outcome: { kind: 'held', reason: 'slowed', reply },
+    waitSeconds,
+  });
+  if (delivery.stopping.aborted) return hold('the worker was stopped', 0);
+  const none = await place
+    .next(email.sender_email)
+    .catch(() => ({ waitSeconds: DATABASE_WAIT_SECONDS }));
+  return none && hold('no mail server takes it now', none.waitSeconds);
 }
 
-/** To and Cc stand in the headers, Bcc in the envelope only. */
-async function composeEmail(
-  { templates }: Delivery,
+async function record(
+  { retry, singleOutcomes }: Delivery,
+  email: ClaimedSingle,
+  recipients: SingleRecipient[],
+  attempted: Attempted[],
+  more = false,
+): Promise<void> {
+  const { client_id, message_id } = email;
+  const scheduled = attempted.map(({ outcome, waitSeconds }) =>
+    scheduleRetry(outcome, retry, email, {
+      urgent: email.priority_level === URGENT_PRIORITY,
+      seed: email.claimed_at.getTime(),
+      onUnknown: email.on_unknown,
+      waitSeconds,
+    }),
+  );
+  await singleOutcomes.add({
+    client_id,
+    message_id,
+    recipients: scheduled.map(({ outcome, retryIn }, index) => ({
+      ordinal: recipients[index]!.ordinal,
+      outcome,
+      again: retryIn !== undefined,
+    })),
+    retryIn: scheduled.find((one) => one.retryIn !== undefined)?.retryIn,
+    more,
+  });
+}
+
+/** One SMTP transaction; what became of each of `recipients`, in their order. */
+async function attempt(
+  delivery: Delivery,
   email: ClaimedSingle,
   attachments: Attachment[],
-): Promise<Buffer> {
-  const template = templates.get(email.template_key)!;
-  const content = await renderTemplate(template, splitContexts(template, email.email_data));
-  const visible = (kind: RecipientKind) =>
-    email.recipients
-      .filter((recipient) => recipient.kind === kind)
-      .map((recipient) => ({ address: recipient.email_given }));
-  return compose({
-    messageId: messageIdOf(email.message_id, email.sender_email),
-    date: email.claimed_at,
-    from: { name: email.sender_name, address: email.sender_email },
-    replyTo: email.sender_reply_to,
-    to: visible('to'),
-    cc: visible('cc'),
-    content: email.subject === null ? content : { ...content, subject: headerText(email.subject) },
-    attachments,
-  });
+  place: Place,
+  recipients: SingleRecipient[],
+): Promise<Attempted[]> {
+  let raw: Buffer;
+  try {
+    raw = await composeSingle(delivery, email, attachments, recipients);
+  } catch (error) {
+    const { message_id, template_key } = email;
+    delivery.log.error(
+      { message_id, template_key, error: (error as Error).message },
+      'not rendered',
+    );
+    const reply = 'the template could not be rendered';
+    const outcome = { kind: 'failed', reason: 'render_failed', reply, suppress: false } as const;
+    return recipients.map(() => ({ outcome, waitSeconds: 0 }));
+  }
+  const to = recipients.map((recipient) => envelopeAddress(recipient.email_given));
+  const { signal, waitSeconds } = await place.send({ sender: email.sender_email, to, raw });
+  return to.map((address) => ({ outcome: outcomeFor(signal, address), waitSeconds }));
 }

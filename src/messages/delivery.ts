@@ -6,6 +6,7 @@ import type { Database } from '../database/connect.ts';
 import type { OnUnknown } from '../database/schema.ts';
 import type { Logger } from '../log.ts';
 import { Place, type SenderRule, type Transports } from '../smtp/transports.ts';
+import type { Linker } from '../recipients/links.ts';
 import type { Templates } from '../templates/registry.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import type { MessageOutcome } from './record.ts';
@@ -20,6 +21,8 @@ export interface Delivery {
   /** Our row in `workers`. */
   worker: number;
   templates: Templates;
+  /** Makes the links of recipients. */
+  linker: Linker;
   outcomes: BatchWriter<MessageOutcome>;
   singleOutcomes: BatchWriter<SingleOutcome>;
   retry: RetrySchedule;

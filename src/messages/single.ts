@@ -27,6 +27,8 @@ export interface NewSingle {
   email_type: string | null;
   sender: Sender;
   recipients: { kind: RecipientKind; address: Address }[];
+  /** The mail carries the link by which this person confirms. */
+  confirms?: { list_id: number; contact_id: number };
   idempotency?: { key: string; digest: Buffer };
 }
 
@@ -63,11 +65,14 @@ export async function createSingle(trx: Trx, email: NewSingle): Promise<string |
       sender_reply_to: sender.reply_to,
       idempotency_key: idempotency?.key ?? null,
       request_digest: idempotency?.digest ?? null,
+      confirms_list_id: email.confirms?.list_id ?? null,
+      confirms_contact_id: email.confirms?.contact_id ?? null,
     })
     .onConflict((conflict) => conflict.columns(['client_id', 'idempotency_key']).doNothing())
     .returning('message_id')
     .executeTakeFirst();
   if (!stored) return undefined;
+  if (template.category === 'marketing') await addContacts(trx, client_id, email.recipients);
   await trx
     .insertInto('message_recipients')
     .values(
@@ -89,6 +94,22 @@ export async function createSingle(trx: Trx, email: NewSingle): Promise<string |
   return id;
 }
 
+/** Who gets marketing mail can unsubscribe, and what they decide is kept with the contact. */
+async function addContacts(
+  trx: Trx,
+  clientId: number,
+  recipients: NewSingle['recipients'],
+): Promise<void> {
+  const addresses = JSON.stringify(recipients.map(({ address }) => address));
+  await sql`
+    insert into contacts (client_id, email, email_given)
+    select ${clientId}, r.email, r.given
+    from jsonb_to_recordset(${addresses}::jsonb) as r(email text, given text)
+    order by r.email -- as the upsert of members does: neither waits for the other in a circle
+    on conflict (client_id, email) do nothing
+  `.execute(trx);
+}
+
 export interface ClaimedSingle extends MessageRef {
   attempts: number;
   /** Since the message was made, in seconds of database time. */
@@ -101,11 +122,23 @@ export interface ClaimedSingle extends MessageRef {
   subject: string | null;
   email_data: JsonObject;
   priority_level: number;
+  requires_consent: boolean;
+  confirms_list_id: number | null;
+  confirms_contact_id: number | null;
   sender_email: string;
   sender_name: string | null;
   sender_reply_to: string | null;
   /** Those that are mailed, now or before; only the queued ones are in the envelope. */
-  recipients: { ordinal: number; kind: RecipientKind; email_given: string; state: string }[];
+  recipients: SingleRecipient[];
+}
+
+export interface SingleRecipient {
+  ordinal: number;
+  kind: RecipientKind;
+  email_given: string;
+  state: string;
+  /** Null where the address is no contact. */
+  contact_id: number | null;
 }
 
 /** One email, whatever its priority. */
@@ -187,14 +220,14 @@ export async function claimSingles(
       for no key update skip locked
     ),
     judged as materialized (
-      select p.client_id, p.message_id, r.ordinal, r.kind, r.email_given, r.state,
+      select p.client_id, p.message_id, r.ordinal, r.kind, r.email_given, r.state, c.id as contact_id,
         r.reason as earlier_reason,
         case when r.state = 'queued' then skip_reason(
           suppression.reason, p.requires_consent, c.consent, c.unsubscribed_at, null, null) end as reason
       from picked p
       join message_recipients r on r.client_id = p.client_id and r.message_id = p.message_id
       left join lateral (
-        select consent, unsubscribed_at from contacts
+        select id, consent, unsubscribed_at from contacts
         where client_id = p.client_id and email = r.email limit 1
       ) c on true
       left join lateral (
@@ -220,7 +253,7 @@ export async function claimSingles(
         (array_agg(coalesce(reason, earlier_reason) order by state = 'failed' desc, ordinal)
           filter (where reason is not null or earlier_reason is not null))[1] as reason,
         json_agg(json_build_object('ordinal', ordinal, 'kind', kind, 'email_given', email_given,
-          'state', state) order by ordinal) filter (where reason is null and state <> 'skipped') as recipients
+          'state', state, 'contact_id', contact_id) order by ordinal) filter (where reason is null and state <> 'skipped') as recipients
       from judged group by client_id, message_id
     ),
     claimed as (
@@ -244,6 +277,7 @@ export async function claimSingles(
     returning e.client_id, e.message_id, c.state, c.attempts, c.claimed_at, c.was_unknown, e.on_unknown,
       extract(epoch from now() - c.created_at)::float8 as age_seconds,
       e.template_key, e.template_version, e.subject, e.email_data, e.priority_level,
+      e.requires_consent, e.confirms_list_id, e.confirms_contact_id,
       e.sender_email, e.sender_name, e.sender_reply_to, c.recipients
   `.execute(db);
   const claimed = rows.filter((row) => row.state === 'sending');
@@ -268,20 +302,22 @@ export interface SingleOutcome extends MessageRef {
   /** Of the recipients that were in the envelope. */
   recipients: { ordinal: number; outcome: Outcome; again: boolean }[];
   /** Seconds until the next try, where one of them is tried again. */
-  retryIn: number | undefined;
+  retryIn?: number | undefined;
+  /** Others of its recipients are still to come: the email stays in hand. */
+  more?: boolean;
 }
 
 /**
  * Records any number of emails in one statement. A message is queued again while one recipient
- * waits, else sent where at least one was accepted, else unknown, else failed. Nothing is recorded
- * over what is not in this worker's hands any more.
+ * waits, else sent where at least one was accepted, else unknown, else failed. With `more` only its
+ * recipients are written down. Nothing is recorded over what is not in this worker's hands any more.
  */
 export async function recordSingles(
   db: Database,
   worker: number,
   outcomes: readonly SingleOutcome[],
 ): Promise<void> {
-  const rows = outcomes.flatMap(({ client_id, message_id, recipients, retryIn }) =>
+  const rows = outcomes.flatMap(({ client_id, message_id, recipients, retryIn, more = false }) =>
     recipients.map(({ ordinal, outcome, again }) => ({
       client_id,
       message_id,
@@ -293,13 +329,14 @@ export async function recordSingles(
       reply: outcome.reply,
       suppress: outcome.kind === 'failed' && outcome.suppress,
       retry_in: retryIn ?? null,
+      more,
     })),
   );
   await sql`
     with outcome as materialized (
       select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o(
         client_id integer, message_id uuid, ordinal smallint, state text, unknown boolean, tries integer, reason text,
-        reply text, suppress boolean, retry_in float8)
+        reply text, suppress boolean, retry_in float8, more boolean)
     ),
     held as materialized (
       select m.client_id, m.id as message_id
@@ -327,7 +364,7 @@ export async function recordSingles(
       select r.client_id, r.message_id, r.ordinal,
         coalesce(o.state, r.state) as state,
         case when o.state is null then r.reason else o.reason end as reason,
-        coalesce(o.reply, r.last_reply) as reply, o.retry_in, coalesce(o.unknown, false) as unknown, o.tries
+        coalesce(o.reply, r.last_reply) as reply, o.retry_in, coalesce(o.unknown, false) as unknown, o.tries, o.more
       from held
       join message_recipients r using (client_id, message_id)
       left join outcome o using (client_id, message_id, ordinal)
@@ -343,6 +380,7 @@ export async function recordSingles(
         (array_agg(reason order by ordinal) filter (where state in ('queued', 'unknown', 'failed')))[1] as reason,
         (array_agg(reply order by state <> 'queued', ordinal) filter (where reply is not null))[1] as reply
       from after group by client_id, message_id
+      having not bool_or(coalesce(more, false))
     ),
     written as (
       update messages m set

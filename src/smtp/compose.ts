@@ -26,6 +26,8 @@ export interface Mail {
   content: Rendered;
   /** Of list mail, RFC 2919: what a mail client filters by. */
   listId?: string;
+  /** Where the recipient can stop such mail (RFC 2369): one or more URIs, the first over https. */
+  unsubscribe?: string[];
   attachments?: Attachment[];
 }
 
@@ -45,6 +47,7 @@ export function compose(mail: Mail): Promise<Buffer> {
       // RFC 3834, section 5: keeps vacation responders quiet.
       'Auto-Submitted': 'auto-generated',
       ...(mail.listId && { 'List-Id': mail.listId }),
+      ...(mail.unsubscribe && oneClick(mail.unsubscribe)),
     },
     attachments: mail.attachments?.map(({ name, contentType, content }) => ({
       filename: name,
@@ -58,6 +61,15 @@ export function compose(mail: Mail): Promise<Buffer> {
     disableUrlAccess: true,
   });
   return composer.compile().build();
+}
+
+/** RFC 8058: a mail client may unsubscribe by itself, with one POST to the first URI. */
+function oneClick(uris: string[]) {
+  const value = uris.map((uri) => `<${uri}>`).join(', ');
+  return {
+    'List-Unsubscribe': { prepared: true, value }, // as it is: folding would cut a URI
+    'List-Unsubscribe-Post': 'List-Unsubscribe=One-Click',
+  };
 }
 
 function mailbox({ name, address }: Mailbox) {

@@ -431,6 +431,21 @@ export class Place {
     }
   }
 
+  /**
+   * For one more message of the sender: gives this place back and takes the next free one, so that the
+   * message is counted like any other. Undefined where it has one, else the seconds until somebody
+   * would take mail of the sender. @throws where the database fails
+   */
+  async next(sender: string): Promise<{ waitSeconds: number } | undefined> {
+    // Before another place is waited for: two that wait for each other's would wait for ever.
+    this.release();
+    const { places, waitSeconds = 0 } = await this.#transports.reserve({ sender, most: 1 });
+    const place = places[0];
+    if (!place) return { waitSeconds };
+    this.#held = place.#held;
+    return undefined;
+  }
+
   /** Repeatable. */
   release(): void {
     if (this.#held) this.#transports.release([this.#held]);

@@ -1,6 +1,6 @@
 // What a template file in emails/ declares, and the field types its context schemas are made of.
-// A template is a pure function of its two contexts: the same contexts give the same markup, so a
-// send can be rendered again after a crash. Nothing here does I/O.
+// A template is a pure function of its two contexts and the recipient's links: the same ones give the
+// same markup, so a send can be rendered again after a crash. Nothing here does I/O.
 import type { ReactElement } from 'react';
 import type * as v from 'valibot';
 import type { OnUnknown } from '../database/schema.ts';
@@ -16,9 +16,18 @@ export type Category = 'transactional' | 'marketing';
  */
 export type ContextSchema = v.GenericSchema<Record<string, unknown>, Record<string, unknown>>;
 
+/** The recipient's own links; each is absent from mail that is not about it. */
+export interface Links {
+  /** To stop getting such mail. Every marketing mail has it, and must show it. */
+  unsubscribe?: string;
+  /** To confirm a subscription. */
+  confirm?: string;
+}
+
 export interface TemplateProps<Shared extends ContextSchema, Recipient extends ContextSchema> {
   shared: v.InferOutput<Shared>;
   recipient: v.InferOutput<Recipient>;
+  links: Links;
 }
 
 export interface TemplateDefinition<

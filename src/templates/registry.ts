@@ -10,11 +10,14 @@ import { DomainError, type FieldError } from '../errors.ts';
 import type { JsonObject } from '../database/schema.ts';
 import { issuesToErrors } from '../fields.ts';
 import { rootFile } from '../root.ts';
-import type { ContextSchema, TemplateDefinition } from './define.ts';
+import type { ContextSchema, Links, TemplateDefinition } from './define.ts';
+import { shownLinks, type ShownLinks } from './shown-links.ts';
 
 export interface Template extends TemplateDefinition {
   key: string;
   version: string;
+  /** Which links its mail shows where it has them. */
+  shows: ShownLinks;
 }
 
 export type Templates = ReadonlyMap<string, Template>;
@@ -25,7 +28,10 @@ const FOLDER = path.resolve(import.meta.dirname, '../../emails');
 const SOURCES = rootFile('emails');
 const EXTENSION = import.meta.url.endsWith('.ts') ? '.tsx' : '.js';
 
-/** Loads every emails/<key>.tsx. @throws where a file exports no template or its sample misfits */
+/**
+ * Loads every emails/<key>.tsx.
+ * @throws where a file exports no template, its sample misfits, or marketing mail shows no way out
+ */
 export async function loadTemplates(folder = FOLDER): Promise<Templates> {
   const names = (await readdir(folder)).filter((name) => name.endsWith(EXTENSION)).sort();
   const templates = await Promise.all(
@@ -37,13 +43,14 @@ export async function loadTemplates(folder = FOLDER): Promise<Templates> {
 async function loadTemplate(file: string, key: string): Promise<Template> {
   const module = (await import(pathToFileURL(file).href)) as { template?: TemplateDefinition };
   if (!module.template) throw new Error(`emails/${path.basename(file)} does not export "template"`);
-  const template = { ...module.template, key, version: await versionOf(sourceOf(file)) };
+  const template = { ...module.template, key };
   const errors = [
     ...contextErrors(template.sharedSchema, template.sample.shared, 'sample.shared'),
     ...contextErrors(template.recipientSchema, template.sample.recipient, 'sample.recipient'),
   ];
   if (errors.length > 0) throw new Error(`emails/${key}: ${errors[0]!.path} ${errors[0]!.message}`);
-  return template;
+  const shows = await shownLinks(template);
+  return { ...template, version: await versionOf(sourceOf(file)), shows };
 }
 
 /** A template that is not of ours, as in a test, is its own source. */
@@ -92,6 +99,16 @@ export function contextErrors(schema: ContextSchema, context: unknown, at: strin
 export interface Contexts {
   shared: JsonObject;
   recipient: JsonObject;
+  /** None where absent. */
+  links?: Links;
+}
+
+/** Of these fields, those that one of the template's contexts takes. */
+export function knownFields(template: TemplateDefinition, data: JsonObject): JsonObject {
+  const known = [fieldsOf(template.sharedSchema), fieldsOf(template.recipientSchema)];
+  return Object.fromEntries(
+    Object.entries(data).filter(([name]) => known.some((fields) => fields?.has(name) ?? true)),
+  );
 }
 
 /**

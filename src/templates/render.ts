@@ -1,7 +1,8 @@
 // Renders a template for one recipient: React to HTML, HTML to text. The text part keeps values as
 // they are: React Email's own conversion would upper-case headings.
 import { render, toPlainText } from '@react-email/render';
-import type { Template, Contexts } from './registry.ts';
+import type { TemplateDefinition } from './define.ts';
+import type { Contexts } from './registry.ts';
 
 export interface Rendered {
   subject: string;
@@ -54,10 +55,14 @@ function formatLink<Node>(
 }
 
 /** The contexts must fit the template's schemas. Pure: the same contexts give the same mail. */
-export async function renderTemplate(template: Template, contexts: Contexts): Promise<Rendered> {
-  const html = await render(template.component(contexts));
+export async function renderTemplate(
+  template: TemplateDefinition,
+  { shared, recipient, links = {} }: Contexts,
+): Promise<Rendered> {
+  const props = { shared, recipient, links };
+  const html = await render(template.component(props));
   return {
-    subject: headerText(template.subject(contexts)),
+    subject: headerText(template.subject(props)),
     html,
     text: toPlainText(html, TEXT_OPTIONS).replaceAll(/ +$/gmu, ''),
   };

@@ -10,6 +10,7 @@ import { recordOutcomes } from '../messages/record.ts';
 import { recordSingles } from '../messages/single.ts';
 import { Turns } from '../messages/turns.ts';
 import type { Lane } from '../queue.ts';
+import { readLinkKey } from '../recipients/links.ts';
 import { registerWorker } from './liveness.ts';
 import { Breakers } from '../smtp/breakers.ts';
 import type { TransportConfig } from '../smtp/transport-config.ts';
@@ -33,6 +34,10 @@ export interface DeliveryOptions {
   callback: CallbackPolicy;
   /** Days that messages are kept; default for ever. */
   retentionDays?: number | undefined;
+  /** Base of links in mails, without a trailing slash. */
+  publicUrl: string;
+  /** The mailbox for those who unsubscribe by mail. */
+  unsubscribeMailto?: string | undefined;
   /** How long an SMTP connection is kept for the next message; default 10 s. */
   smtpIdleMs?: number;
   /** Mails of the lane at once; default 5. */
@@ -63,10 +68,13 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     timing,
     callback,
     retentionDays,
+    publicUrl,
+    unsubscribeMailto,
     smtpIdleMs,
     singlesConnections = SINGLES_CONNECTIONS,
   } = options;
   const { db } = connection;
+  const linker = { key: await readLinkKey(db), baseUrl: publicUrl, mailto: unsubscribeMailto };
   const liveness = await registerWorker({ connection, log, lanes, limits: timing.liveness });
   const { worker } = liveness;
   const breakers = new Breakers(db, log, timing.breakerSeconds);
@@ -90,6 +98,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       log,
       worker,
       templates,
+      linker,
       outcomes: new BatchWriter((items) => recordOutcomes(db, worker, items), log),
       singleOutcomes: new BatchWriter((items) => recordSingles(db, worker, items), log),
       retry: timing.retry,

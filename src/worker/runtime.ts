@@ -39,6 +39,8 @@ async function createForCommandLine(): Promise<Delivery> {
     callback: config.callback,
     retentionDays: config.retentionDays,
     timing: config.timing,
+    publicUrl: config.publicUrl,
+    unsubscribeMailto: config.unsubscribeMailto,
     lanes: [],
     smtpIdleMs: 100, // the command line waits one second for us to end
   });

@@ -130,6 +130,7 @@ export function useHarness(): Harness {
       transports: [singleTransport(smtpUrl)],
       callback: CALLBACK,
       timing: FAST,
+      publicUrl: harness.url,
       ...options,
     });
     const close = async () => {
