@@ -16,6 +16,8 @@ export type ErrorCode =
   | 'send_key_conflict'
   | 'client_exists'
   | 'template_not_found'
+  | 'template_not_confirming'
+  | 'consent_not_pending'
   | 'sender_not_found'
   | 'no_default_sender'
   | 'sender_in_use'

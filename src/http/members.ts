@@ -2,6 +2,8 @@
 import { Hono } from 'hono';
 import * as v from 'valibot';
 import { importMembers } from '../recipients/import.ts';
+import { getMessage } from '../messages/messages.ts';
+import { askToConfirm, ConfirmationInput } from '../recipients/confirmation.ts';
 import { findList } from '../recipients/lists.ts';
 import { listMembers, putMember, removeMember } from '../recipients/members.ts';
 import { MemberInput, readMembers } from '../recipients/read-members.ts';
@@ -9,8 +11,8 @@ import { reconcileMembers } from '../recipients/reconcile.ts';
 import { upsertMembers } from '../recipients/upsert-members.ts';
 import { importFormat, withBody } from './files.ts';
 import type { ApiEnv, Services } from './services.ts';
-import { keyParam, MIB, PAGE_QUERY, readJson, readQuery } from './request.ts';
 import { UploadGate } from './upload-gate.ts';
+import { keyParam, MIB, PAGE_QUERY, readJson, readOptionalJson, readQuery } from './request.ts';
 
 const BulkInput = v.strictObject({ members: membersUpTo(10_000) });
 const ReconcileInput = v.strictObject({
@@ -28,7 +30,7 @@ function membersUpTo(most: number) {
   );
 }
 
-export function members({ db, pool }: Services) {
+export function members({ db, pool, templates }: Services) {
   const app = new Hono<ApiEnv>();
   const importing = new UploadGate(IMPORTED_AT_ONCE);
 
@@ -77,6 +79,18 @@ export function members({ db, pool }: Services) {
       .transaction()
       .execute((trx) => putMember(trx, c.var.client.id, key, { source_object_key, ...input }));
     return c.json({ member }, created ? 201 : 200);
+  });
+
+  app.post('/:source_object_key/confirmation', async (c) => {
+    const { client } = c.var;
+    const key = keyParam(c, 'key');
+    const member = keyParam(c, 'source_object_key');
+    const input = await readOptionalJson(c, ConfirmationInput);
+    const id = await db
+      .transaction()
+      .execute((trx) => askToConfirm(trx, templates, client.id, key, member, input));
+    c.header('location', `/api/messages/${id}`);
+    return c.json({ message: await getMessage(db, client.id, id) }, 202);
   });
 
   app.delete('/:source_object_key', async (c) => {

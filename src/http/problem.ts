@@ -24,6 +24,8 @@ const STATUS: Record<ErrorCode, [ContentfulStatusCode, string]> = {
   send_key_conflict: [409, 'The send_key was used for a different request'],
   client_exists: [409, 'The client exists already'],
   template_not_found: [422, 'The template does not exist'],
+  template_not_confirming: [422, 'The template shows no confirmation link'],
+  consent_not_pending: [409, 'There is nothing to confirm'],
   sender_not_found: [422, 'The sender does not exist'],
   no_default_sender: [422, 'There is no default sender'],
   sender_in_use: [409, 'The sender is in use'],

@@ -55,6 +55,18 @@ export async function readNoBody(c: Context): Promise<void> {
   if (bytes.length > 0) throw invalid([{ path: '', message: 'the body must be empty, or {}' }]);
 }
 
+/** Like {@link readJson}; a request without a body and its content type counts as `{}`. */
+export async function readOptionalJson<Schema extends v.GenericSchema>(
+  c: Context,
+  schema: Schema,
+): Promise<v.InferOutput<Schema>> {
+  const header = (name: string) => c.req.header(name);
+  const hasBody =
+    header('transfer-encoding') !== undefined || Number(header('content-length') ?? 0) > 0;
+  if (!hasBody && header('content-type') === undefined) return v.parse(schema, {});
+  return readJson(c, schema);
+}
+
 async function readBytes(c: Context, limit: number): Promise<Buffer> {
   const tooLarge = () =>
     new DomainError(

@@ -102,6 +102,17 @@ export const ENDPOINTS: Endpoint[] = [
   { method: 'GET', path: '/api/recipient-lists/seeded/members.csv' },
   {
     method: 'POST',
+    path: '/api/recipient-lists/seeded/members/none/confirmation',
+    body: {
+      template_key: 'confirm-subscription',
+      from_email: 'courses',
+      shared_context: { list_name: 'A' },
+    },
+    free: ['shared_context'],
+    missing: true,
+  },
+  {
+    method: 'POST',
     path: '/api/recipient-lists/seeded/send',
     body: {
       ...scoreSend({ metadata: { a: 'b' }, from_email: 'courses', requires_consent: true }),
