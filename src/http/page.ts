@@ -31,6 +31,9 @@ small{display:block;margin:24px 0 0;color:var(--muted);font-size:13px;line-heigh
 @media (max-width:480px){body{padding:12px 8px}main{padding:28px 20px}}
 `.trim();
 
+// Whole, because its hash is of every byte between the tags.
+const STYLE_ELEMENT = raw(`<style>${STYLE}</style>`);
+
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
   `style-src 'sha256-${createHash('sha256').update(STYLE).digest('base64')}'`,
@@ -52,9 +55,7 @@ export function pageResponse(
         <meta name="viewport" content="width=device-width" />
         <meta name="robots" content="noindex" />
         <title>${title}</title>
-        <style>
-          ${raw(STYLE)}
-        </style>
+        ${STYLE_ELEMENT}
       </head>
       <body>
         <main>
