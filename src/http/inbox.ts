@@ -62,6 +62,7 @@ export function inbox(sink: Sink) {
       'message-id',
       'list-id',
       'list-unsubscribe',
+      'list-unsubscribe-post',
     ]);
     const headers = email.headers.filter((header) => shown.has(header.key));
     return c.html(
@@ -78,7 +79,7 @@ export function inbox(sink: Sink) {
                   <dd>${header.value}</dd>`,
             )}
           </dl>
-          ${email.html ? html`<iframe sandbox title="HTML part" src="/inbox/${mail.id}/html"></iframe>` : raw('')}
+          ${email.html ? html`<iframe sandbox="allow-popups allow-popups-to-escape-sandbox" title="HTML part" src="/inbox/${mail.id}/html"></iframe>` : raw('')}
           <h2>Text part</h2>
           <pre>${email.text}</pre>
           <p><a href="/inbox/${mail.id}/raw">Raw message</a></p>`,
@@ -89,7 +90,9 @@ export function inbox(sink: Sink) {
   app.get('/:id/html', async (c) => {
     const email = await parseMail(find(c.req.param('id')));
     return c.html(email.html ?? '', 200, {
-      'content-security-policy': "sandbox; script-src 'none'",
+      // Links open in a window of their own, which is a page like any other.
+      'content-security-policy':
+        "sandbox allow-popups allow-popups-to-escape-sandbox; script-src 'none'",
     });
   });
 

@@ -1,5 +1,7 @@
 // /api/recipient-lists
 import { Hono } from 'hono';
+import { askPendingMembers } from '../recipients/confirmations.ts';
+import { ConfirmationInput } from '../recipients/confirmation.ts';
 import {
   countActiveMembers,
   deleteList,
@@ -11,9 +13,9 @@ import {
 import { exportMembers } from '../recipients/export.ts';
 import { csvResponse } from './files.ts';
 import type { ApiEnv, Services } from './services.ts';
-import { keyParam, noQuery, PAGE_QUERY, readJson, readQuery } from './request.ts';
+import { keyParam, noQuery, PAGE_QUERY, readJson, readOptionalJson, readQuery } from './request.ts';
 
-export function lists({ db }: Services) {
+export function lists({ db, templates }: Services) {
   const app = new Hono<ApiEnv>();
 
   app.get('/', async (c) => {
@@ -39,6 +41,16 @@ export function lists({ db }: Services) {
   app.get('/:key/members.csv', noQuery, async (c) => {
     const blocks = await exportMembers(db, c.var.client.id, keyParam(c, 'key'));
     return csvResponse(c, 'members.csv', blocks);
+  });
+
+  app.post('/:key/confirmations', async (c) => {
+    const { client } = c.var;
+    const key = keyParam(c, 'key');
+    const input = await readOptionalJson(c, ConfirmationInput);
+    const asked = await db
+      .transaction()
+      .execute((trx) => askPendingMembers(trx, templates, client.id, key, input));
+    return c.json(asked, 202);
   });
 
   app.delete('/:key', async (c) => {

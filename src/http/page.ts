@@ -23,8 +23,8 @@ main{width:100%;max-width:520px;padding:40px 44px;background:var(--card);border:
 h1{margin:0 0 16px;font-size:24px;line-height:32px;font-weight:600}
 p{margin:0 0 16px}
 form{display:grid;gap:12px;margin:28px 0 0}
-button{min-height:48px;padding:10px 20px;border:1px solid var(--accent);border-radius:8px;background:var(--accent);color:var(--on-accent);font:inherit;font-weight:600;cursor:pointer;overflow-wrap:anywhere}
-button.second{background:transparent;border-color:var(--line);color:var(--ink);font-weight:400}
+button{min-height:48px;padding:10px 20px;border:1px solid var(--accent);border-radius:8px;background:var(--accent);color:var(--on-accent);font:inherit;font-weight:600;cursor:pointer;overflow-wrap:anywhere;text-wrap:balance}
+button.second{background:transparent;border-color:var(--muted);color:var(--ink);font-weight:400}
 button:hover{filter:brightness(1.08)}
 button:focus-visible{outline:3px solid var(--accent);outline-offset:2px}
 small{display:block;margin:24px 0 0;color:var(--muted);font-size:13px;line-height:20px}

@@ -5,7 +5,7 @@ import { sql } from 'kysely';
 import * as v from 'valibot';
 import { resolveSender } from '../clients/senders.ts';
 import type { Trx } from '../database/connect.ts';
-import type { Consent } from '../database/schema.ts';
+import type { Consent, JsonObject } from '../database/schema.ts';
 import { DomainError, invalid, notFound } from '../errors.ts';
 import { freeData, key, line } from '../fields.ts';
 import { createSingle, URGENT_PRIORITY } from '../messages/single.ts';
@@ -26,7 +26,7 @@ export const ConfirmationInput = v.strictObject({
 });
 export type ConfirmationInput = v.InferOutput<typeof ConfirmationInput>;
 
-const DEFAULT_TEMPLATE = 'confirm-subscription';
+export const DEFAULT_TEMPLATE = 'confirm-subscription';
 
 /**
  * Queues one mail to the member and returns its message's id. The template gets the list's name and the
@@ -52,12 +52,7 @@ export async function askToConfirm(
     }),
     ...input.shared_context,
   };
-  const { shared, recipient } = splitContexts(template, email_data);
-  const errors = [
-    ...contextErrors(template.sharedSchema, shared, 'shared_context'),
-    ...contextErrors(template.recipientSchema, recipient, 'shared_context'),
-  ];
-  if (errors.length > 0) throw invalid(errors);
+  checkData(template, email_data);
   const sender = await resolveSender(trx, clientId, input.from_email ?? undefined);
   if (member.consent === 'subscribed')
     throw new DomainError('consent_not_pending', 'The member is subscribed already.');
@@ -73,6 +68,15 @@ export async function askToConfirm(
     confirms: { list_id, contact_id: member.contact_id },
   });
   return id!; // without an idempotency key there is no conflict
+}
+
+export function checkData(template: Template, data: JsonObject): void {
+  const { shared, recipient } = splitContexts(template, data);
+  const errors = [
+    ...contextErrors(template.sharedSchema, shared, 'shared_context'),
+    ...contextErrors(template.recipientSchema, recipient, 'shared_context'),
+  ];
+  if (errors.length > 0) throw invalid(errors);
 }
 
 interface AskedMember {
@@ -110,7 +114,7 @@ async function findActiveMember(
 }
 
 /** Marketing mail would be withheld from those who have not agreed: it cannot ask them. */
-function requireConfirming(templates: Templates, templateKey: string): Template {
+export function requireConfirming(templates: Templates, templateKey: string): Template {
   const template = requireTemplate(templates, templateKey);
   if (template.category === 'transactional' && template.shows.confirm) return template;
   throw new DomainError(

@@ -401,6 +401,58 @@ describe('double opt-in', () => {
     expect(body.contact.lists[0].consent).toBe('subscribed');
   });
 
+  it('asks all pending members of a list at once, and nobody twice a day', async () => {
+    const all = '/api/recipient-lists/optin/confirmations';
+    await h.api('POST', '/api/recipient-lists/optin/members/bulk-upsert', {
+      members: [
+        { source_object_key: 'p2', email: 'p2@list.example', consent: 'pending', name: 'Bea' },
+        { source_object_key: 'p3', email: 'p3@list.example' },
+        { source_object_key: 'yes', email: 'yes@list.example' },
+        { source_object_key: 'no', email: 'no@list.example', consent: 'unsubscribed' },
+        { source_object_key: 'gone', email: 'gone@list.example', consent: 'pending' },
+      ],
+    });
+    await h.api('PUT', '/api/contacts/p3@list.example', { consent: 'pending' });
+    await h.api('DELETE', '/api/recipient-lists/optin/members/gone');
+    const answers = await Promise.all(Array.from({ length: 5 }, () => h.api('POST', all)));
+    expect(answers.map(({ status }) => status)).toEqual([202, 202, 202, 202, 202]);
+    expect(answers.map(({ body }) => body.queued as number).toSorted((a, b) => a - b)).toEqual([
+      0, 0, 0, 0, 3,
+    ]);
+    expect((await h.api('POST', all, {})).body).toEqual({
+      queued: 0,
+      recently_asked: 3,
+      remaining: 0,
+    });
+    const worker = await h.startWorker();
+    await until('three mails', () => h.sink.accepted.length === 3);
+    await worker.stop();
+    expect([...h.sink.countByRecipient().keys()].sort()).toEqual([
+      'p1@list.example',
+      'p2@list.example',
+      'p3@list.example',
+    ]);
+    const mail = await h.sink.mailTo('p2@list.example');
+    expect(mail.subject).toBe('Please confirm your subscription to Course news');
+    expect(mail.text).toContain('Hi Bea,');
+    const link = /<(http[^>]+\/confirm\/[^>]+)>/.exec(mail.text!)![1]!;
+    await fetch(link, { method: 'POST' });
+    await h.database.pool.query(`update single_emails set queued_at = now() - interval '25 hours'`);
+    expect((await h.api('POST', all)).body).toMatchObject({ queued: 2, recently_asked: 0 });
+  });
+
+  it('asks at most 10,000 by one call, and the rest by the next', async () => {
+    for (const from of [0, 10_000]) {
+      await h.api('POST', '/api/recipient-lists/big/members/bulk-upsert', {
+        members: someMembers(10_002, { consent: 'pending' }).slice(from, from + 10_000),
+      });
+    }
+    const first = await h.api('POST', '/api/recipient-lists/big/confirmations');
+    expect(first.body).toEqual({ queued: 10_000, recently_asked: 0, remaining: 2 });
+    const second = await h.api('POST', '/api/recipient-lists/big/confirmations');
+    expect(second.body).toEqual({ queued: 2, recently_asked: 10_000, remaining: 0 });
+  });
+
   it('is skipped for a suppressed address', async () => {
     await h.api('PUT', '/api/suppressions/p1@list.example', { reason: 'complaint' });
     const { body } = await h.api('POST', path);

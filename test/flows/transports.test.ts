@@ -224,21 +224,23 @@ describe('DKIM', () => {
   });
 
   it('covers the fields of one-click unsubscription', async () => {
-    const { sign } = await import('../../src/smtp/dkim.ts');
-    const mail = [
-      'From: a@school.example',
-      'List-Unsubscribe: <https://school.example/u>',
-      'List-Unsubscribe-Post: List-Unsubscribe=One-Click',
-      'Subject: Hello',
-      '',
-      'Hello',
-      '',
-    ].join('\r\n');
-    const key = { domain: 'school.example', selector: 's1', privateKey: pem };
-    const signed = (await sign(Buffer.from(mail), key)).toString('latin1');
+    const sendId = await trigger(someMembers(1), {
+      template_key: 'course-newsletter',
+      shared_context: { title: 'News', body: 'News.' },
+    });
+    const dkim = { domain: 'school.example', selector: 's1', privateKey: pem };
+    await h.startWorker({ smtpIdleMs: 200, transports: [server('a', h.sink.url, { dkim })] });
+    await completed(sendId);
+    const signed = h.sink.accepted[0]!.raw.toString('latin1');
+    expect(fieldsOf(signed).filter((field) => /^list-unsubscribe/iu.test(field))).toHaveLength(2);
     expect(dkimTags(signed).h!.split(':')).toEqual(
       expect.arrayContaining(['list-unsubscribe', 'list-unsubscribe-post']),
     );
+    const verify = createVerify('rsa-sha256').update(
+      signedHeaders(signed, dkimTags(signed).h!),
+      'latin1',
+    );
+    expect(verify.verify(createPublicKey(privateKey), dkimTags(signed).b!, 'base64')).toBe(true);
   });
 });
 

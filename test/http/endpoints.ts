@@ -113,6 +113,16 @@ export const ENDPOINTS: Endpoint[] = [
   },
   {
     method: 'POST',
+    path: '/api/recipient-lists/seeded/confirmations',
+    body: {
+      template_key: 'confirm-subscription',
+      from_email: 'courses',
+      shared_context: { list_name: 'A' },
+    },
+    free: ['shared_context'],
+  },
+  {
+    method: 'POST',
     path: '/api/recipient-lists/seeded/send',
     body: {
       ...scoreSend({ metadata: { a: 'b' }, from_email: 'courses', requires_consent: true }),
