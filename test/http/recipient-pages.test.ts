@@ -306,8 +306,8 @@ it('an unreachable database is a page, too', async () => {
   const url = new URL(h.database.url);
   url.port = '1';
   const connection = connect({ url: url.href, log });
-  const { attachments } = readConfig({});
-  const app = createApp({ db: connection.db, log, templates: h.templates, attachments });
+  const { attachments, callback } = readConfig({});
+  const app = createApp({ db: connection.db, log, templates: h.templates, attachments, callback });
   const listening = await startListening(app, { host: '127.0.0.1', port: 0 });
   try {
     const away = urlFor('unsubscribe').replace(h.url, listening.url);
