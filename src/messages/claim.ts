@@ -131,8 +131,8 @@ export async function claimFromChunk(
         settled_at = case when j.reason is not null then now() end
       from judged j
       where m.ctid = j.row -- locked above, so it stays where it is
-      returning m.client_id, m.send_id, m.position, m.id, m.contact_id, m.state, m.reason, m.created_at, m.claimed_at,
-        m.attempts - m.attempts_at_retry as attempts, m.was_unknown, j.email_given, j.name
+      returning m.client_id, m.send_id, m.position, m.id, m.contact_id, m.state, m.reason, m.created_at,
+        m.claimed_at, m.attempts - m.attempts_at_retry as attempts, m.was_unknown, j.email_given, j.name
     ),
     tallied as (
       ${tally(chunk, sql`claimed`)}
