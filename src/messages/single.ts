@@ -223,7 +223,8 @@ export async function claimSingles(
       select p.client_id, p.message_id, r.ordinal, r.kind, r.email_given, r.state, c.id as contact_id,
         r.reason as earlier_reason,
         case when r.state = 'queued' then skip_reason(
-          suppression.reason, p.requires_consent, c.consent, c.unsubscribed_at, null, null) end as reason
+          suppression.reason, p.requires_consent, c.consent,
+          coalesce(c.unsubscribed_at, suppression.unsubscribed_at), null, null) end as reason
       from picked p
       join message_recipients r on r.client_id = p.client_id and r.message_id = p.message_id
       left join lateral (
@@ -231,7 +232,7 @@ export async function claimSingles(
         where client_id = p.client_id and email = r.email limit 1
       ) c on true
       left join lateral (
-        select reason from suppressions
+        select reason, unsubscribed_at from suppressions
         where client_id = p.client_id and address_hash = address_hash(p.client_id, r.email) limit 1
       ) suppression on true
     ),

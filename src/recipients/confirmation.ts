@@ -99,10 +99,13 @@ async function findActiveMember(
     select c.id as contact_id, c.email, c.email_given, coalesce(m.name, c.name) as name,
       strictest_consent(array[
         c.consent, m.consent,
-        case when c.unsubscribed_at is not null or u.contact_id is not null then 'unsubscribed' end
+        case when coalesce(c.unsubscribed_at, s.unsubscribed_at, u.unsubscribed_at) is not null
+          then 'unsubscribed' end
       ]) as consent
     from list_members m
     join contacts c on c.client_id = m.client_id and c.id = m.contact_id
+    left join suppressions s
+      on s.client_id = c.client_id and s.address_hash = address_hash(c.client_id, c.email)
     left join list_unsubscribes u
       on u.client_id = m.client_id and u.contact_id = m.contact_id and u.list_id = m.list_id
     where m.client_id = ${clientId} and m.list_id = ${listId} and m.source_object_key = ${memberKey}

@@ -71,6 +71,10 @@ export async function askPendingMembers(
         and c.email is not null and c.unsubscribed_at is null
         and strictest_consent(array[c.consent, m.consent]) = 'pending'
         and not exists (
+          select from suppressions s
+          where s.client_id = ${clientId} and s.address_hash = address_hash(${clientId}::integer, c.email)
+            and s.unsubscribed_at is not null)
+        and not exists (
           select from list_unsubscribes u
           where u.client_id = ${clientId} and u.contact_id = m.contact_id and u.list_id = ${listId})
     ),

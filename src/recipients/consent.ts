@@ -23,9 +23,11 @@ export async function readSubscription(
   const { rows } = await sql<Subscription>`
     select k.name as client_name, coalesce(l.name, l.key) as list_name,
       u.contact_id is not null as has_left_list,
-      c.unsubscribed_at is not null as has_left_all
+      coalesce(c.unsubscribed_at, s.unsubscribed_at) is not null as has_left_all
     from clients k
     left join contacts c on c.client_id = k.id and c.id = ${contact_id}
+    left join suppressions s
+      on s.client_id = k.id and s.address_hash = address_hash(k.id, c.email)
     left join recipient_lists l on l.client_id = k.id and l.id = ${list_id}
     left join list_unsubscribes u
       on u.client_id = k.id and u.contact_id = c.id and u.list_id = l.id
@@ -73,6 +75,7 @@ export async function confirm(
     where client_id = ${client_id} and id = ${contact_id} and erased_at is null
       and (consent <> 'subscribed' or unsubscribed_at is not null)
   `.execute(trx);
+  await forgetUnsubscribe(trx, client_id, contact_id);
   await sql`
     delete from list_unsubscribes
     where client_id = ${client_id} and contact_id = ${contact_id} and list_id = ${list_id}
@@ -83,4 +86,14 @@ export async function confirm(
     where client_id = ${client_id} and contact_id = ${contact_id} and list_id = ${list_id}
       and consent <> 'subscribed'
   `.execute(trx);
+}
+
+/** What is remembered of a person by their address's hash alone, since they were erased. */
+async function forgetUnsubscribe(trx: Trx, clientId: number, contactId: number): Promise<void> {
+  const theirs = sql`
+    client_id = ${clientId} and unsubscribed_at is not null and address_hash = (
+      select address_hash(client_id, email) from contacts
+      where client_id = ${clientId} and id = ${contactId})`;
+  await sql`delete from suppressions where ${theirs} and reason is null`.execute(trx);
+  await sql`update suppressions set unsubscribed_at = null where ${theirs}`.execute(trx);
 }

@@ -369,6 +369,31 @@ describe('double opt-in', () => {
     expect((await h.drain(await send('optin', newsletter('3')))).counts.sent).toBe(1);
   });
 
+  it('undoes what is remembered of a person who was erased and came back', async () => {
+    await h.api('PUT', '/api/contacts/p1@list.example', { consent: 'subscribed' });
+    const member = { email: 'p1@list.example', consent: 'subscribed' };
+    await h.api('PUT', '/api/recipient-lists/optin/members/p1', member);
+    const out = linkOf(await mailOfOptIn('1'));
+    await oneClick(out);
+    expect((await h.api('DELETE', '/api/contacts/p1@list.example')).status).toBe(204);
+    expect((await oneClick(out)).status).toBe(200);
+    await h.api('PUT', '/api/recipient-lists/optin/members/p1', member);
+    const still = await h.drain(await send('optin', newsletter('2')));
+    expect(still.skipped_by_reason).toEqual({ unsubscribed: 1 });
+    const { body: test } = await h.api('POST', '/api/templates/course-newsletter/test-send', {
+      to: 'p1@list.example',
+    });
+    const worker = await h.startWorker();
+    await until('the single mail to be skipped', async () => {
+      const { body: now } = await h.api('GET', `/api/messages/${test.message.id}`);
+      return now.message.state === 'skipped' && now.message.reason === 'unsubscribed';
+    });
+    await worker.stop();
+    const { body } = await h.api('POST', path);
+    await fetch(await confirmLinkOf(body.message.id, 'p1@list.example'), { method: 'POST' });
+    expect((await h.drain(await send('optin', newsletter('3')))).counts.sent).toBe(1);
+  });
+
   async function mailOfOptIn(key: string) {
     h.sink.accepted.length = 0;
     await h.drain(await send('optin', newsletter(key)));
