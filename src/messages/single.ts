@@ -222,9 +222,12 @@ export async function claimSingles(
     judged as materialized (
       select p.client_id, p.message_id, r.ordinal, r.kind, r.email_given, r.state, c.id as contact_id,
         r.reason as earlier_reason,
-        case when r.state = 'queued' then skip_reason(
-          suppression.reason, p.requires_consent, c.consent,
-          coalesce(c.unsubscribed_at, suppression.unsubscribed_at), null, null) end as reason
+        case
+          when r.state <> 'queued' then null
+          when r.email is null then 'suppressed' -- erased since
+          else skip_reason(suppression.reason, p.requires_consent, c.consent,
+            coalesce(c.unsubscribed_at, suppression.unsubscribed_at), null, null)
+        end as reason
       from picked p
       join message_recipients r on r.client_id = p.client_id and r.message_id = p.message_id
       left join lateral (
@@ -254,7 +257,8 @@ export async function claimSingles(
         (array_agg(coalesce(reason, earlier_reason) order by state = 'failed' desc, ordinal)
           filter (where reason is not null or earlier_reason is not null))[1] as reason,
         json_agg(json_build_object('ordinal', ordinal, 'kind', kind, 'email_given', email_given,
-          'state', state, 'contact_id', contact_id) order by ordinal) filter (where reason is null and state <> 'skipped') as recipients
+          'state', state, 'contact_id', contact_id) order by ordinal)
+          filter (where reason is null and state <> 'skipped' and email_given is not null) as recipients
       from judged group by client_id, message_id
     ),
     claimed as (
