@@ -44,18 +44,7 @@ export async function readJson<Schema extends v.GenericSchema>(
   return parsed.output;
 }
 
-/** For a POST that takes nothing: no body, or an empty object. @throws validation_failed */
-export async function readNoBody(c: Context): Promise<void> {
-  const isEmpty = c.req.header('content-length') === '0';
-  if (!isEmpty && c.req.header('content-type') !== undefined) {
-    await readJson(c, v.strictObject({}));
-    return;
-  }
-  const bytes = await readBytes(c, MIB);
-  if (bytes.length > 0) throw invalid([{ path: '', message: 'the body must be empty, or {}' }]);
-}
-
-/** Like {@link readJson}; a request without a body and its content type counts as `{}`. */
+/** Like {@link readJson}; an empty body counts as `{}`. */
 export async function readOptionalJson<Schema extends v.GenericSchema>(
   c: Context,
   schema: Schema,
@@ -63,8 +52,7 @@ export async function readOptionalJson<Schema extends v.GenericSchema>(
   const header = (name: string) => c.req.header(name);
   const hasBody =
     header('transfer-encoding') !== undefined || Number(header('content-length') ?? 0) > 0;
-  if (!hasBody && header('content-type') === undefined) return v.parse(schema, {});
-  return readJson(c, schema);
+  return hasBody ? readJson(c, schema) : v.parse(schema, {});
 }
 
 async function readBytes(c: Context, limit: number): Promise<Buffer> {

@@ -14,10 +14,12 @@ import {
   noQuery,
   PAGE_QUERY,
   readJson,
-  readNoBody,
+  readOptionalJson,
   readQuery,
   sendKeyParam,
 } from './request.ts';
+
+const NothingInput = v.strictObject({});
 
 const CONTROLS = { pause: pauseSend, resume: resumeSend, cancel: cancelSend } as const;
 
@@ -57,7 +59,7 @@ export function sends(services: Services) {
   for (const [action, control] of Object.entries(CONTROLS)) {
     app.post(`/sends/:id/${action}`, async (c) => {
       const ref = { client_id: c.var.client.id, send_id: idParam(c, 'The send') };
-      await readNoBody(c);
+      await readOptionalJson(c, NothingInput);
       await db.transaction().execute((trx) => control(trx, ref));
       return c.json({ send: await getSend(db, ref.client_id, ref.send_id) });
     });
@@ -65,7 +67,7 @@ export function sends(services: Services) {
 
   app.post('/sends/:id/retry-failed', async (c) => {
     const ref = { client_id: c.var.client.id, send_id: idParam(c, 'The send') };
-    await readNoBody(c);
+    await readOptionalJson(c, NothingInput);
     const retried = await db.transaction().execute((trx) => retryFailed(trx, ref));
     return c.json({ send: await getSend(db, ref.client_id, ref.send_id), retried });
   });

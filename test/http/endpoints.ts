@@ -9,6 +9,8 @@ export interface Endpoint {
   body?: Record<string, unknown>;
   /** Paths of the fields that may hold any object. */
   free?: string[];
+  /** An empty body counts as `{}`. */
+  optional?: true;
   /** What it names is not there. */
   missing?: true;
   /** An array whose items are refused each on its own. */
@@ -110,6 +112,7 @@ export const ENDPOINTS: Endpoint[] = [
     },
     free: ['shared_context'],
     missing: true,
+    optional: true,
   },
   {
     method: 'POST',
@@ -120,6 +123,7 @@ export const ENDPOINTS: Endpoint[] = [
       shared_context: { list_name: 'A' },
     },
     free: ['shared_context'],
+    optional: true,
   },
   {
     method: 'POST',
@@ -138,6 +142,7 @@ export const ENDPOINTS: Endpoint[] = [
     method: 'POST',
     path: `/api/sends/${ID}/${action}`,
     body: {},
+    optional: true,
     missing: true,
   })),
   { method: 'GET', path: `/api/sends/${ID}/messages`, paged: true },
