@@ -104,33 +104,34 @@ describe.each(named(WITH_BODY))('%s: a body', (_name, endpoint) => {
   const good = JSON.stringify(body);
 
   it('that is no JSON object is refused', async () => {
+    const json = good === '{}' ? '{"a":"b"}' : good;
     const bodies: Record<string, string | Buffer> = {
       ...(!optional && { empty: '' }),
       'white space': ' \n',
-      truncated: good.slice(0, -1),
+      truncated: json.slice(0, -1),
       'truncated in a string': '{"a',
       'one brace': '{',
-      'two objects': good + good,
-      'text after it': `${good}x`,
-      'a trailing comma': `${good.slice(0, -1)},}`,
-      'single quotes': good.replaceAll('"', "'"),
-      'a comment': `/* */${good}`,
+      'two objects': json + json,
+      'text after it': `${json}x`,
+      'a trailing comma': `${json.slice(0, -1)},}`,
+      'single quotes': json.replaceAll('"', "'"),
+      'a comment': `/* */${json}`,
       NaN: '{"a":NaN}',
       'a form': 'email=a@b.example',
-      'a raw NUL': `\0${good}`,
-      'a raw line break in a string': good.replace('":"', '":"\n'),
-      'a bad escape': good.replace('":"', '":"\\x'),
-      'half an escape': good.replace('":"', '":"\\u12'),
+      'a raw NUL': `\0${json}`,
+      'a raw line break in a string': json.replace('":"', '":"\n'),
+      'a bad escape': json.replace('":"', '":"\\x'),
+      'half an escape': json.replace('":"', '":"\\u12'),
       'bytes that are no UTF-8': Buffer.from([0xff, 0xfe, 0xfd]),
-      'UTF-16': Buffer.from(`\ufeff${good}`, 'utf16le'),
+      'UTF-16': Buffer.from(`\ufeff${json}`, 'utf16le'),
       'a gzip header': Buffer.from([0x1f, 0x8b, 8, 0, 0, 0, 0, 0]),
       null: 'null',
       true: 'true',
       'a number': '7',
       'a string': '"text"',
       'an array': '[]',
-      'the body in an array': `[${good}]`,
-      'the body as a string': JSON.stringify(good),
+      'the body in an array': `[${json}]`,
+      'the body as a string': JSON.stringify(json),
       '10,000 brackets': deepArray(10_000),
       'a million open brackets': '['.repeat(MIB - 1),
       'an endless number': '9'.repeat(100_000),
@@ -143,8 +144,8 @@ describe.each(named(WITH_BODY))('%s: a body', (_name, endpoint) => {
     // Invalid UTF-8 inside a string: a lone byte, an overlong form, a surrogate.
     for (const bytes of [[0xff], [0xc0, 0xaf], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80]]) {
       const [start, end] = [
-        good.slice(0, good.indexOf('":"') + 3),
-        good.slice(good.indexOf('":"') + 3),
+        json.slice(0, json.indexOf('":"') + 3),
+        json.slice(json.indexOf('":"') + 3),
       ];
       const answer = await call(
         endpoint,
