@@ -7,7 +7,7 @@ import type { JsonObject, OnUnknown } from '../database/schema.ts';
 import { enqueue, enqueueSingles, type MessageRef } from '../queue.ts';
 import type { Address } from '../address.ts';
 import type { Outcome } from '../smtp/signal.ts';
-import type { SenderRule } from '../smtp/transports.ts';
+import type { SenderRule } from '../smtp/choices.ts';
 import { onUnknownOf } from '../templates/define.ts';
 import type { Template } from '../templates/registry.ts';
 import { fenceOf, waitForClaims } from './claim.ts';

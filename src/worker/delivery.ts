@@ -14,7 +14,8 @@ import { readLinkKey } from '../recipients/links.ts';
 import { registerWorker } from './liveness.ts';
 import { Breakers } from '../smtp/breakers.ts';
 import type { TransportConfig } from '../smtp/transport-config.ts';
-import { stateOfTransports, Transports } from '../smtp/transports.ts';
+import { stateOfTransports } from '../smtp/choices.ts';
+import { Transports } from '../smtp/transports.ts';
 import type { Templates } from '../templates/registry.ts';
 
 /**
