@@ -7,7 +7,7 @@ import { resolveSender } from '../clients/senders.ts';
 import type { Database, Trx } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import { DomainError, invalid, type FieldError } from '../errors.ts';
-import { createSingle, type RecipientKind } from '../messages/single.ts';
+import { createSingle, type RecipientKind } from '../messages/create-single.ts';
 import { parseAddress, type Address } from '../address.ts';
 import {
   contextErrors,

@@ -6,7 +6,7 @@ import { resolveSender } from '../clients/senders.ts';
 import { invalid, notFound } from '../errors.ts';
 import { address, freeData, key } from '../fields.ts';
 import { getMessage } from '../messages/messages.ts';
-import { createSingle, URGENT_PRIORITY } from '../messages/single.ts';
+import { createSingle, URGENT_PRIORITY } from '../messages/create-single.ts';
 import { page } from '../paging.ts';
 import type { ContextSchema, Links } from '../templates/define.ts';
 import { contextErrors, type Contexts, type Template } from '../templates/registry.ts';

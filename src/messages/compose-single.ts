@@ -5,7 +5,8 @@ import { compose, messageIdOf, type Attachment } from '../smtp/compose.ts';
 import { splitContexts } from '../templates/registry.ts';
 import { headerText, renderTemplate } from '../templates/render.ts';
 import type { Delivery } from './delivery.ts';
-import type { ClaimedSingle, RecipientKind, SingleRecipient } from './single.ts';
+import type { ClaimedSingle, SingleRecipient } from './claim-single.ts';
+import type { RecipientKind } from './create-single.ts';
 
 /**
  * For these of its recipients; just one, where the mail has a way out. To and Cc stand in the headers, Bcc

@@ -22,10 +22,10 @@ import {
   isServed,
   putOffSingles,
   thisSingle,
-  URGENT_PRIORITY,
   type ClaimedSingle,
   type SingleRecipient,
-} from './single.ts';
+} from './claim-single.ts';
+import { URGENT_PRIORITY } from './create-single.ts';
 
 export async function deliverUrgent(delivery: Delivery, ref: MessageRef): Promise<void> {
   const { urgent } = delivery;

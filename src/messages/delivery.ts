@@ -12,7 +12,7 @@ import type { Templates } from '../templates/registry.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import type { MessageOutcome } from './record.ts';
 import { nextDelay } from './retry.ts';
-import type { SingleOutcome } from './single.ts';
+import type { SingleOutcome } from './record-single.ts';
 import type { Turns } from './turns.ts';
 import type { Outcome } from '../smtp/signal.ts';
 

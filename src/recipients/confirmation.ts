@@ -8,7 +8,7 @@ import type { Trx } from '../database/connect.ts';
 import type { Consent, JsonObject } from '../database/schema.ts';
 import { DomainError, invalid, notFound } from '../errors.ts';
 import { freeData, key, line } from '../fields.ts';
-import { createSingle, URGENT_PRIORITY } from '../messages/single.ts';
+import { createSingle, URGENT_PRIORITY } from '../messages/create-single.ts';
 import {
   contextErrors,
   knownFields,

@@ -4,7 +4,7 @@
 import { sql } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
-import { URGENT_PRIORITY } from '../messages/single.ts';
+import { URGENT_PRIORITY } from '../messages/create-single.ts';
 import { sweepErased } from '../recipients/erase.ts';
 import { sweepImports } from '../recipients/import.ts';
 import {

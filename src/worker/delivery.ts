@@ -7,7 +7,7 @@ import type { Logger } from '../log.ts';
 import type { Delivery } from '../messages/delivery.ts';
 import { BatchWriter } from '../messages/batch-writer.ts';
 import { recordOutcomes } from '../messages/record.ts';
-import { recordSingles } from '../messages/single.ts';
+import { recordSingles } from '../messages/record-single.ts';
 import { Turns } from '../messages/turns.ts';
 import type { Lane } from '../queue.ts';
 import { readLinkKey } from '../recipients/links.ts';
