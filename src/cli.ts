@@ -1,36 +1,26 @@
 #!/usr/bin/env node
 // The command line: one function of the program per command. Exit codes: 0 done, 1 failed, 2 wrong
 // usage. Results go to stdout, logs and errors to stderr.
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { ConfigError, readConfig, requireDatabaseUrl } from './config.ts';
-import { createApiKey, listApiKeys, revokeApiKey } from './clients/api-keys.ts';
-import { createClient, findClient } from './clients/clients.ts';
-import { connect, type Connection, type Database } from './database/connect.ts';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { addClientCommands } from './commands/clients.ts';
+import { addEmailTypeCommands } from './commands/email-types.ts';
+import { jobLines } from './commands/jobs.ts';
+import { addKeyCommands } from './commands/keys.ts';
+import { addListCommands } from './commands/lists.ts';
+import { addSendCommands } from './commands/sends.ts';
+import { print, withDatabase } from './commands/with-database.ts';
+import { ConfigError, readConfig } from './config.ts';
 import { EmbeddedPostgresError } from './database/embedded-binaries.ts';
 import { isUnavailable } from './database/failures.ts';
 import { migrate } from './database/migrate.ts';
 import { DomainError } from './errors.ts';
 import { createLogger } from './log.ts';
-import { LANE_NAMES, type Lane, type SendRef } from './queue.ts';
+import { pauseDelivery, resumeDelivery } from './messages/pause.ts';
+import { LANE_NAMES, type Lane } from './queue.ts';
 import { VERSION } from './root.ts';
-import { cancelSend, pauseSend, resumeSend, retryFailed } from './sends/control.ts';
-import { findSendById, getSend } from './sends/sends.ts';
-import { clientLines, setClient, type ClientOptions } from './commands/clients.ts';
-import {
-  emailTypeLines,
-  removeEmailType,
-  setEmailType,
-  type EmailTypeOptions,
-} from './commands/email-types.ts';
+import { reconcile } from './sends/wake.ts';
 import { Fenced, SharedSession } from './worker/liveness.ts';
 import { LaneEnded } from './worker/worker.ts';
-import { createExampleTypes } from './emails-queue/email-types.ts';
-import { jobLines } from './commands/jobs.ts';
-import { exportFile, importFile, type ListOptions } from './commands/lists.ts';
-import { countsLine, watchSend } from './commands/progress.ts';
-import { pauseDelivery, resumeDelivery } from './messages/pause.ts';
-import { IMPORT_FORMATS, type ImportFormat } from './recipients/import-rows.ts';
-import { reconcile } from './sends/wake.ts';
 
 const program = new Command('rosterpost')
   .description('Self-hosted email sender: one call mails a whole list.')
@@ -119,186 +109,11 @@ program
     }),
   );
 
-const client = program.command('client').description('clients (tenants)');
-client
-  .command('create <key>')
-  .description('makes a client')
-  .option('--name <name>', 'name for people')
-  .option('--no-example-types', 'without the email types welcome, notification and report')
-  .action((key: string, { name, exampleTypes }: { name?: string; exampleTypes: boolean }) =>
-    withDatabase(async ({ db }) => {
-      await db.transaction().execute(async (trx) => {
-        const made = await createClient(trx, key, name);
-        if (exampleTypes) await createExampleTypes(trx, made.id);
-      });
-      print(`Client "${key}" created. Next: rosterpost key create ${key}, then PUT a sender.`);
-    }),
-  );
-
-client
-  .command('set <key>')
-  .description('changes what is given')
-  .option('--name <name>', 'name for people')
-  .option('--callback-url <url>', 'where personal contexts are fetched; "" for nowhere')
-  .addOption(
-    new Option('--callback-secret <secret>', 'signs those requests: whsec_…').conflicts(
-      'newCallbackSecret',
-    ),
-  )
-  .option('--new-callback-secret', 'makes a random one and prints it')
-  .action((key: string, options: ClientOptions) =>
-    withDatabase(async ({ db }) => {
-      for (const line of await setClient(db, key, options, readConfig().callback)) print(line);
-    }),
-  );
-client
-  .command('show <key>')
-  .description('its name and its context callback')
-  .option('--secret', 'and the secret of the callback')
-  .action((key: string, options: { secret?: boolean }) =>
-    withDatabase(async ({ db }) => {
-      for (const line of await clientLines(db, key, options)) print(line);
-    }),
-  );
-
-const key = program.command('key').description('API keys');
-key
-  .command('create <client>')
-  .description('makes a key and prints it, once')
-  .option('--name <name>', 'what the key is for')
-  .action((clientKey: string, { name }: { name?: string }) =>
-    withDatabase(async ({ db }) => {
-      const owner = await findClient(db, clientKey);
-      print(await db.transaction().execute((trx) => createApiKey(trx, owner, name)));
-    }),
-  );
-key
-  .command('list')
-  .description('all keys, by their prefix')
-  .action(() =>
-    withDatabase(async ({ db }) => {
-      for (const one of await listApiKeys(db)) {
-        const used = one.last_used_at ? `used ${one.last_used_at.toISOString()}` : 'never used';
-        const state = one.revoked_at ? `revoked ${one.revoked_at.toISOString()}` : 'live';
-        print([one.prefix, one.client_key, one.name || '-', state, used].join('\t'));
-      }
-    }),
-  );
-key
-  .command('revoke <prefix>')
-  .description('refuses a key from now on')
-  .action((prefix: string) =>
-    withDatabase(async ({ db }) => {
-      await db.transaction().execute((trx) => revokeApiKey(trx, prefix));
-      print('Revoked.');
-    }),
-  );
-
-const emailType = program.command('email-type').description('types of single emails');
-emailType
-  .command('list <client>')
-  .description('the types of a client')
-  .action((clientKey: string) =>
-    withDatabase(async ({ db }) => {
-      for (const line of await emailTypeLines(db, clientKey)) print(line);
-    }),
-  );
-emailType
-  .command('set <client> <type>')
-  .description('registers a type or changes what is given')
-  .option('--description <text>', 'for people')
-  .option('--to <addresses>', 'default To, separated by commas; "" for none', readAddresses)
-  .option('--cc <addresses>', 'default Cc', readAddresses)
-  .option('--bcc <addresses>', 'default Bcc', readAddresses)
-  .option('--from <sender>', 'id of the sender')
-  .option('--active', 'takes new emails')
-  .option('--no-active', 'refuses new emails')
-  .action((clientKey: string, name: string, options: EmailTypeOptions) =>
-    withDatabase(async ({ db }) => {
-      const done = await setEmailType(db, clientKey, name, options);
-      print(`Email type "${name}" ${done}.`);
-    }),
-  );
-emailType
-  .command('delete <client> <type>')
-  .description('refuses new emails of the type; those that are queued stay')
-  .action((clientKey: string, name: string) =>
-    withDatabase(async ({ db }) => {
-      await removeEmailType(db, clientKey, name);
-      print('Deleted.');
-    }),
-  );
-
-const list = program.command('list').description('recipient lists');
-list
-  .command('import <file>')
-  .description('upserts the members of a CSV or NDJSON file into a list, all of them or none')
-  .requiredOption('--client <key>', 'the client the list belongs to')
-  .requiredOption('--list <key>', 'the list; made where it is missing')
-  .addOption(
-    new Option('--format <format>', 'default: by the extension .csv, .ndjson or .jsonl').choices(
-      IMPORT_FORMATS,
-    ),
-  )
-  .action((file: string, options: ListOptions & { format?: ImportFormat }) =>
-    withDatabase(async (connection) => {
-      for (const line of await importFile(connection, file, options)) print(line);
-    }),
-  );
-list
-  .command('export')
-  .description('the active members of a list as CSV, to stdout')
-  .requiredOption('--client <key>', 'the client the list belongs to')
-  .requiredOption('--list <key>', 'the list')
-  .action((options: ListOptions) => withDatabase(({ db }) => exportFile(db, options)));
-
-const send = program.command('send').description('sends');
-send
-  .command('watch <id>')
-  .description('live progress of a send')
-  .action((id: string) =>
-    withDatabase(async ({ db }) => {
-      const { client_id, send_id } = await findSendById(db, id);
-      const done = await watchSend(() => getSend(db, client_id, send_id));
-      print(`${done.state}: ${countsLine(done.counts)}`);
-    }),
-  );
-for (const [action, description, control] of [
-  ['pause', 'holds a send; what is in hand is finished', pauseSend],
-  ['resume', 'lets a paused send go on', resumeSend],
-  ['cancel', 'skips what has not been sent', cancelSend],
-] as const) {
-  send
-    .command(`${action} <id>`)
-    .description(description)
-    .action((id: string) =>
-      withDatabase(async ({ db }) => {
-        const ref = await findSendById(db, id);
-        await db.transaction().execute((trx) => control(trx, ref));
-        await printSend(db, ref);
-      }),
-    );
-}
-send
-  .command('retry-failed <id>')
-  .description('queues again what failed, but for addresses that do not exist')
-  .action((id: string) =>
-    withDatabase(async ({ db }) => {
-      const ref = await findSendById(db, id);
-      const retried = await db.transaction().execute((trx) => retryFailed(trx, ref));
-      print(`Queued again: ${retried}.`);
-      await printSend(db, ref);
-    }),
-  );
-
-async function printSend(db: Database, { client_id, send_id }: SendRef): Promise<void> {
-  const { state, counts } = await getSend(db, client_id, send_id);
-  print(`${state}: ${countsLine(counts)}`);
-}
-
-function readAddresses(text: string): string[] {
-  return text === '' ? [] : text.split(',').map((address) => address.trim());
-}
+addClientCommands(program);
+addKeyCommands(program);
+addEmailTypeCommands(program);
+addListCommands(program);
+addSendCommands(program);
 
 interface WorkOptions {
   lanes?: Lane[];
@@ -328,27 +143,6 @@ function readLanes(text: string): Lane[] {
     );
   }
   return lanes as Lane[];
-}
-
-async function withDatabase(action: (connection: Connection) => Promise<void>): Promise<void> {
-  const config = readConfig();
-  const log = createLogger(config.logLevel);
-  const connection = connect({
-    url: requireDatabaseUrl(config),
-    log,
-    max: 3,
-    applicationName: 'rosterpost cli',
-    queryTimeoutMs: 3_600_000, // migrations may take their time
-  });
-  try {
-    await action(connection);
-  } finally {
-    await connection.close();
-  }
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
 }
 
 interface ListenError {

@@ -1,7 +1,8 @@
-// Commands client set and client show: a client's name and its context callback.
+// Commands client create, set and show: a client's name and its context callback.
+import { Option, type Command } from 'commander';
 import * as v from 'valibot';
 import type { CallbackPolicy } from '../callback/post.ts';
-import { findClient, renameClient } from '../clients/clients.ts';
+import { createClient, findClient, renameClient } from '../clients/clients.ts';
 import {
   ContextCallbackInput,
   getContextCallback,
@@ -10,6 +11,9 @@ import {
 import type { Database } from '../database/connect.ts';
 import { invalid } from '../errors.ts';
 import { issuesToErrors } from '../fields.ts';
+import { readConfig } from '../config.ts';
+import { createExampleTypes } from '../emails-queue/email-types.ts';
+import { print, withDatabase } from './with-database.ts';
 
 export interface ClientOptions {
   name?: string;
@@ -55,4 +59,48 @@ export async function clientLines(
 
 function secretLine(secret: string): string {
   return `callback secret\t${secret}`;
+}
+
+export function addClientCommands(program: Command): void {
+  const client = program.command('client').description('clients (tenants)');
+  client
+    .command('create <key>')
+    .description('makes a client')
+    .option('--name <name>', 'name for people')
+    .option('--no-example-types', 'without the email types welcome, notification and report')
+    .action((key: string, { name, exampleTypes }: { name?: string; exampleTypes: boolean }) =>
+      withDatabase(async ({ db }) => {
+        await db.transaction().execute(async (trx) => {
+          const made = await createClient(trx, key, name);
+          if (exampleTypes) await createExampleTypes(trx, made.id);
+        });
+        print(`Client "${key}" created. Next: rosterpost key create ${key}, then PUT a sender.`);
+      }),
+    );
+
+  client
+    .command('set <key>')
+    .description('changes what is given')
+    .option('--name <name>', 'name for people')
+    .option('--callback-url <url>', 'where personal contexts are fetched; "" for nowhere')
+    .addOption(
+      new Option('--callback-secret <secret>', 'signs those requests: whsec_…').conflicts(
+        'newCallbackSecret',
+      ),
+    )
+    .option('--new-callback-secret', 'makes a random one and prints it')
+    .action((key: string, options: ClientOptions) =>
+      withDatabase(async ({ db }) => {
+        for (const line of await setClient(db, key, options, readConfig().callback)) print(line);
+      }),
+    );
+  client
+    .command('show <key>')
+    .description('its name and its context callback')
+    .option('--secret', 'and the secret of the callback')
+    .action((key: string, options: { secret?: boolean }) =>
+      withDatabase(async ({ db }) => {
+        for (const line of await clientLines(db, key, options)) print(line);
+      }),
+    );
 }

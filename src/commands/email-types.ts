@@ -1,4 +1,5 @@
 // Commands email-type: the registered types of a client, on the command line.
+import type { Command } from 'commander';
 import * as v from 'valibot';
 import { findClient } from '../clients/clients.ts';
 import type { Database } from '../database/connect.ts';
@@ -12,6 +13,7 @@ import {
 import { invalid } from '../errors.ts';
 import { isKey, issuesToErrors } from '../fields.ts';
 import { MAX_LIMIT } from '../paging.ts';
+import { print, withDatabase } from './with-database.ts';
 
 export interface EmailTypeOptions {
   description?: string;
@@ -80,4 +82,45 @@ export async function removeEmailType(
 ): Promise<void> {
   const client = await findClient(db, clientKey);
   await db.transaction().execute((trx) => deleteEmailType(trx, client.id, name));
+}
+
+export function addEmailTypeCommands(program: Command): void {
+  const emailType = program.command('email-type').description('types of single emails');
+  emailType
+    .command('list <client>')
+    .description('the types of a client')
+    .action((clientKey: string) =>
+      withDatabase(async ({ db }) => {
+        for (const line of await emailTypeLines(db, clientKey)) print(line);
+      }),
+    );
+  emailType
+    .command('set <client> <type>')
+    .description('registers a type or changes what is given')
+    .option('--description <text>', 'for people')
+    .option('--to <addresses>', 'default To, separated by commas; "" for none', readAddresses)
+    .option('--cc <addresses>', 'default Cc', readAddresses)
+    .option('--bcc <addresses>', 'default Bcc', readAddresses)
+    .option('--from <sender>', 'id of the sender')
+    .option('--active', 'takes new emails')
+    .option('--no-active', 'refuses new emails')
+    .action((clientKey: string, name: string, options: EmailTypeOptions) =>
+      withDatabase(async ({ db }) => {
+        const done = await setEmailType(db, clientKey, name, options);
+        print(`Email type "${name}" ${done}.`);
+      }),
+    );
+  emailType
+    .command('delete <client> <type>')
+    .description('refuses new emails of the type; those that are queued stay')
+    .action((clientKey: string, name: string) =>
+      withDatabase(async ({ db }) => {
+        await removeEmailType(db, clientKey, name);
+        print('Deleted.');
+      }),
+    );
+}
+
+function readAddresses(text: string): string[] {
+  return text === '' ? [] : text.split(',').map((address) => address.trim());
 }

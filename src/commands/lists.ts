@@ -2,14 +2,16 @@
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import path from 'node:path';
+import { Option, type Command } from 'commander';
 import { findClient } from '../clients/clients.ts';
 import type { Connection, Database } from '../database/connect.ts';
 import { invalid } from '../errors.ts';
 import { isKey } from '../fields.ts';
 import { exportMembers } from '../recipients/export.ts';
 import { importMembers, type ImportCounts } from '../recipients/import.ts';
-import type { ImportFormat } from '../recipients/import-rows.ts';
+import { IMPORT_FORMATS, type ImportFormat } from '../recipients/import-rows.ts';
 import { progressBar } from './progress.ts';
+import { print, withDatabase } from './with-database.ts';
 
 export interface ListOptions {
   client: string;
@@ -98,4 +100,29 @@ export async function exportFile(
     await new Promise<void>((resolve) => void out.write(block, () => resolve()));
     if (!isOpen) return;
   }
+}
+
+export function addListCommands(program: Command): void {
+  const list = program.command('list').description('recipient lists');
+  list
+    .command('import <file>')
+    .description('upserts the members of a CSV or NDJSON file into a list, all of them or none')
+    .requiredOption('--client <key>', 'the client the list belongs to')
+    .requiredOption('--list <key>', 'the list; made where it is missing')
+    .addOption(
+      new Option('--format <format>', 'default: by the extension .csv, .ndjson or .jsonl').choices(
+        IMPORT_FORMATS,
+      ),
+    )
+    .action((file: string, options: ListOptions & { format?: ImportFormat }) =>
+      withDatabase(async (connection) => {
+        for (const line of await importFile(connection, file, options)) print(line);
+      }),
+    );
+  list
+    .command('export')
+    .description('the active members of a list as CSV, to stdout')
+    .requiredOption('--client <key>', 'the client the list belongs to')
+    .requiredOption('--list <key>', 'the list')
+    .action((options: ListOptions) => withDatabase(({ db }) => exportFile(db, options)));
 }
