@@ -13,6 +13,7 @@ import { nextDelay } from '../messages/retry.ts';
 import { enqueueChunks, MOST_FETCHES, type ChunkRef, type FetchRef } from '../queue.ts';
 import type { Template } from '../templates/registry.ts';
 import { readAnswer, type Fetched } from './callback-answer.ts';
+import { closingOf } from './closing.ts';
 import { askedOf, readPage, storePage, type Page } from './context-pages.ts';
 
 /** Failed calls in a row after which a job ends: the next one is made when a chunk is due again. */
@@ -123,7 +124,10 @@ async function fetchChunk(delivery: Delivery, chunk: FetchedChunk): Promise<bool
     const page = await readPage(db, chunk, from, to);
     const fetched = await callFor(delivery, chunk, template, page);
     if (fetched.kind === 'later') {
-      await putOff(delivery, chunk, fetched);
+      // A call that was cut by our own end is made again at once, by others.
+      if (stopping.aborted)
+        await db.transaction().execute((trx) => giveBack(trx, worker, chunk, 0));
+      else await putOff(delivery, chunk, fetched);
       return false;
     }
     const stored = await db
@@ -138,7 +142,7 @@ async function fetchChunk(delivery: Delivery, chunk: FetchedChunk): Promise<bool
 
 /** One call; none where nobody is to be asked for. */
 async function callFor(
-  { log, callback, retry }: Delivery,
+  { log, callback, retry, stopping }: Delivery,
   chunk: FetchedChunk,
   template: Template,
   page: Page,
@@ -152,6 +156,7 @@ async function callFor(
     id: `${send_id}_${number}`,
     secret: chunk.callback_secret,
     policy: callback,
+    signal: stopping,
     body: JSON.stringify({
       send_id,
       send_key,
@@ -211,7 +216,9 @@ async function putOff(
 async function giveBack(trx: Trx, worker: number, chunk: ChunkRef, seconds: number): Promise<void> {
   await sql`
     update send_chunks k set leased_by = null,
-      next_attempt_at = least(now() + make_interval(secs => ${seconds}::float8), s.expires_at)
+      next_attempt_at = case when ${closingOf('s')} is null
+        then least(now() + make_interval(secs => ${seconds}::float8), s.expires_at)
+        else now() end
     from sends s
     where k.client_id = ${chunk.client_id} and k.send_id = ${chunk.send_id}
       and k.chunk_no = ${chunk.chunk_no} and k.leased_by = ${worker}

@@ -258,6 +258,38 @@ describe('control of a send by callback', () => {
     expect(done.skipped_by_reason).toEqual({ cancelled: 1200 });
   });
 
+  it('cancelled during a call that fails, it is closed at once, not after the pause', async () => {
+    const asked = Promise.withResolvers<void>();
+    provider.plan = () => {
+      asked.resolve();
+      return 'timeout';
+    };
+    const id = await trigger(2);
+    await h.startWorker({
+      callback: { ...CALLBACK, timeoutMs: 500 },
+      timing: { ...FAST, retry: { ...FAST.retry, urgent: [3600], window: 7200 } },
+    });
+    await asked.promise;
+    await h.api('POST', `/api/sends/${id}/cancel`);
+    const done = await h.waitFor(id, (send) => send.completed_at !== null);
+    expect(done.skipped_by_reason).toEqual({ cancelled: 2 });
+  });
+
+  it('a worker that stops cuts its calls, and the next one makes them at once', async () => {
+    const asked = Promise.withResolvers<void>();
+    provider.plan = (_, timesSeen) => {
+      asked.resolve();
+      return timesSeen === 1 ? 'timeout' : 'ok';
+    };
+    const id = await trigger(2);
+    const first = await h.startWorker({
+      timing: { ...FAST, retry: { ...FAST.retry, urgent: [3600], window: 7200 } },
+    });
+    await asked.promise;
+    await first.stop();
+    expect((await h.drain(id)).counts.sent).toBe(2);
+  });
+
   it('pause holds it, resume lets it go on', async () => {
     const id = await trigger(3);
     await h.api('POST', `/api/sends/${id}/pause`);
