@@ -145,7 +145,8 @@ async function eraseFromSends(trx: Trx, clientId: number, contactId: number): Pr
           where m.client_id = r.client_id and m.send_id = r.send_id and m.position = r.position)
     ),
     contexts as (
-      delete from fetched_contexts f using place p
+      -- Kept, empty: a message that waits for its context is never claimed.
+      update fetched_contexts f set context = '{}' from place p
       where f.client_id = ${clientId} and f.send_id = p.send_id and f.position = p.position
     ),
     snapshot as (

@@ -133,7 +133,11 @@ async function fetchChunk(delivery: Delivery, chunk: FetchedChunk): Promise<bool
     const stored = await db
       .transaction()
       .execute((trx) => storePage(trx, worker, chunk, page, fetched));
-    if (!stored) return true; // it is not ours any more
+    if (!stored) {
+      // Declared dead, or its missing contexts are wanted again since: from the beginning then.
+      await db.transaction().execute((trx) => giveBack(trx, worker, chunk, 0));
+      return true;
+    }
     from = to + 1;
   }
   await db.transaction().execute((trx) => finish(trx, worker, chunk));
@@ -226,17 +230,17 @@ async function giveBack(trx: Trx, worker: number, chunk: ChunkRef, seconds: numb
   `.execute(trx);
 }
 
-/** All contexts of the chunk are there: it can be delivered. */
+/** All contexts of the chunk are there: it can be delivered. Unless missing ones are wanted again since. */
 async function finish(trx: Trx, worker: number, chunk: ChunkRef): Promise<void> {
   const { client_id, send_id, chunk_no } = chunk;
   const { rows } = await sql`
     update send_chunks set prepared_at = now(), leased_by = null, next_attempt_at = null,
       fetch_attempts = 0, fetch_failing_since = null, last_fetch_error = null
     where client_id = ${client_id} and send_id = ${send_id} and chunk_no = ${chunk_no}
-      and leased_by = ${worker} and prepared_at is null
+      and leased_by = ${worker} and prepared_at is null and fetched_to = last_position
     returning chunk_no
   `.execute(trx);
-  if (rows.length === 0) return;
+  if (rows.length === 0) return giveBack(trx, worker, chunk, 0);
   await enqueueChunks(
     trx,
     'deliver_chunk',

@@ -239,6 +239,38 @@ describe('control of a send by callback', () => {
     expect(h.sink.accepted).toHaveLength(600);
   });
 
+  it('retry-failed while later contexts are being fetched', async () => {
+    const asked = Promise.withResolvers<void>();
+    provider.plan = ({ chunk }, timesSeen) => {
+      if (chunk === 1 && timesSeen === 1) return { omit: ['m2'] };
+      if (chunk !== 2 || timesSeen > 1) return 'ok';
+      asked.resolve();
+      return 'timeout';
+    };
+    const id = await trigger(6, { chunk_size: 2 });
+    await h.startWorker({
+      callback: { ...CALLBACK, timeoutMs: 1000 },
+      timing: { ...FAST, retry: { ...FAST.retry, window: 60 } },
+    });
+    await asked.promise;
+    const { body } = await h.api('POST', `/api/sends/${id}/retry-failed`);
+    expect(body.retried).toBe(1);
+    const done = await h.waitFor(id, (send) => send.completed_at !== null);
+    expect(done.counts.sent).toBe(6);
+  });
+
+  it('retry-failed while the last call is answered', async () => {
+    // As the moment between storing the last page and finishing the chunk, again and again.
+    provider.plan = (_, timesSeen) => (timesSeen < 4 ? { omit: ['m2'] } : 'ok');
+    const id = await trigger(2);
+    await h.startWorker({ timing: { ...FAST, retry: { ...FAST.retry, window: 60 } } });
+    const done = await h.waitFor(id, async (send) => {
+      if (send.counts.failed > 0) await h.api('POST', `/api/sends/${id}/retry-failed`);
+      return send.completed_at !== null && send.counts.sent === 2;
+    });
+    expect(done.counts.sent).toBe(2);
+  });
+
   it('missing again fails again', async () => {
     provider.plan = () => ({ omit: ['m2'] });
     const id = await trigger(2);

@@ -1,7 +1,8 @@
 // DELETE /api/contacts/{email}: the person goes everywhere; counts, suppressions and unsubscribes stay.
 import { describe, expect, it } from 'vitest';
 import { anEmail, queueEmail, type FormFields } from '../support/emails.ts';
-import { scoreSend, someMembers, useHarness } from '../support/harness.ts';
+import { ContextProvider } from '../support/context-provider.ts';
+import { FAST, scoreSend, someMembers, useHarness } from '../support/harness.ts';
 import { Reply } from '../support/smtp-sink.ts';
 import { until } from '../support/until.ts';
 
@@ -157,6 +158,31 @@ it('mail that waits for the person is skipped', async () => {
   await until('the other to get it', () => h.sink.accepted.length === 1);
   expect(h.sink.accepted[0]!.to).toEqual(['other@x.example']);
   expect(single.success).toBe(true);
+});
+
+it('mail whose context was fetched and that waits is skipped, too', async () => {
+  await addAda('a');
+  const { body: callback } = await h.api('GET', '/api/client/context-callback');
+  const provider = await new ContextProvider(callback.context_callback).start();
+  try {
+    h.sink.onRecipient = () => new Reply(451, '4.3.0 later');
+    const { body } = await h.api(
+      'POST',
+      '/api/recipient-lists/a/send',
+      scoreSend({ context_callback: { url: provider.url } }),
+    );
+    await h.startWorker({ timing: { ...FAST, retry: { ...FAST.retry, window: 60 } } });
+    await until('a try', async () => {
+      const { rows } = await h.database.pool.query('select from messages where attempts > 0');
+      return rows.length > 0;
+    });
+    await erase();
+    const done = await h.waitFor(body.send.id, (send) => send.completed_at !== null);
+    expect(done.skipped_by_reason).toEqual({ suppressed: 1 });
+    expect(await tracesOf('lovelace')).toEqual([]);
+  } finally {
+    await provider.stop();
+  }
 });
 
 it('in the middle of everything: many erased, added and mailed at once', async () => {
