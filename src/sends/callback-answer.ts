@@ -3,6 +3,7 @@
 import * as v from 'valibot';
 import type { CallbackAnswer } from '../callback/post.ts';
 import type { JsonObject } from '../database/schema.ts';
+import type { FieldError } from '../errors.ts';
 import { freeData } from '../fields.ts';
 import { findFlaws } from '../flaws.ts';
 import { contextErrors, type Template } from '../templates/registry.ts';
@@ -79,14 +80,16 @@ function readContext(contexts: JsonObject, key: string, template: Template): One
     const detail = 'the callback gave no context for this member';
     return { failed: { reason: 'context_missing', detail } };
   }
-  const [flaw] = findFlaws(context);
-  const checked = v.safeParse(freeData(), context);
-  const error =
-    flaw ??
-    (checked.success
-      ? contextErrors(template.recipientSchema, context, '')[0]
-      : { path: '', message: checked.issues[0].message });
+  const error = errorOf(context, template);
   if (!error) return { context: context as JsonObject };
   const at = error.path === '' ? 'the context' : error.path;
   return { failed: { reason: 'context_invalid', detail: `${at} ${error.message}` } };
+}
+
+function errorOf(context: unknown, template: Template): FieldError | undefined {
+  const [flaw] = findFlaws(context);
+  if (flaw) return flaw; // nested too deep for the next checks, for one
+  const checked = v.safeParse(freeData(), context);
+  if (!checked.success) return { path: '', message: checked.issues[0].message };
+  return contextErrors(template.recipientSchema, context, '')[0];
 }

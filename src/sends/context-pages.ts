@@ -132,7 +132,9 @@ export async function storePage(
       returning m.state, m.reason
     ),
     settled as (select * from made union all select * from again)
-    ${tally(chunk, sql`settled`, [sql`fetched_to = ${page.to}`])}
+    ${tally(chunk, sql`settled`, [
+      sql`fetched_to = ${page.to}, fetch_attempts = 0, fetch_failing_since = null, last_fetch_error = null`,
+    ])}
   `.execute(trx);
   return true;
 }

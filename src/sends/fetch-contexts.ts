@@ -18,6 +18,8 @@ import { askedOf, readPage, storePage, type Page } from './context-pages.ts';
 
 /** Failed calls in a row after which a job ends: the next one is made when a chunk is due again. */
 const MOST_FAILURES = 3;
+/** After a failure of our own: nobody is called again and again for it. */
+const AFTER_ERROR_SECONDS = 5;
 /** How long a chunk waits for a worker that has its template's version. */
 const TEMPLATE_WAIT_SECONDS = 60;
 
@@ -52,7 +54,7 @@ export async function fetchContexts(delivery: Delivery, { client_id }: FetchRef)
         () =>
           db.transaction().execute(async (trx) => {
             await waitForClaims(trx, worker);
-            await giveBack(trx, worker, chunk, 0);
+            await giveBack(trx, worker, chunk, AFTER_ERROR_SECONDS);
           }),
         (message) =>
           log.error({ error: message, send_id: chunk.send_id }, 'chunk not handed back yet'),
@@ -116,7 +118,7 @@ async function fetchChunk(delivery: Delivery, chunk: FetchedChunk): Promise<bool
   }
   let from = Math.max(chunk.first_position, (chunk.fetched_to ?? 0) + 1);
   while (from <= chunk.last_position) {
-    if (stopping.aborted) {
+    if (stopping.aborted || !(await isWanted(db, worker, chunk))) {
       await db.transaction().execute((trx) => giveBack(trx, worker, chunk, 0));
       return true;
     }
@@ -138,10 +140,23 @@ async function fetchChunk(delivery: Delivery, chunk: FetchedChunk): Promise<bool
       await db.transaction().execute((trx) => giveBack(trx, worker, chunk, 0));
       return true;
     }
+    chunk.fetch_attempts = 0;
+    chunk.failing_seconds = 0;
     from = to + 1;
   }
   await db.transaction().execute((trx) => finish(trx, worker, chunk));
   return true;
+}
+
+/** The send goes on; else nobody is called for it any more. */
+async function isWanted(db: Database, worker: number, chunk: ChunkRef): Promise<boolean> {
+  const { rows } = await sql`
+    with fence as (${fenceOf(worker)})
+    select from sends s, fence
+    where s.client_id = ${chunk.client_id} and s.id = ${chunk.send_id} and s.state = 'sending'
+      and (s.expires_at is null or s.expires_at > now())
+  `.execute(db);
+  return rows.length > 0;
 }
 
 /** One call; none where nobody is to be asked for. */
@@ -235,7 +250,7 @@ async function finish(trx: Trx, worker: number, chunk: ChunkRef): Promise<void> 
   const { client_id, send_id, chunk_no } = chunk;
   const { rows } = await sql`
     update send_chunks set prepared_at = now(), leased_by = null, next_attempt_at = null,
-      fetch_attempts = 0, fetch_failing_since = null, last_fetch_error = null
+      last_fetch_error = null
     where client_id = ${client_id} and send_id = ${send_id} and chunk_no = ${chunk_no}
       and leased_by = ${worker} and prepared_at is null and fetched_to = last_position
     returning chunk_no

@@ -149,6 +149,11 @@ describe('a provider in trouble', () => {
     ['NUL', { name: 'a\0b' }, 'NUL'],
     ['too large', { name: 'a'.repeat(300_000) }, '256 KiB'],
     ['no object', 'text', 'must be an object'],
+    [
+      'nested too deep',
+      JSON.parse(`{"name":${'{"a":'.repeat(5000)}1${'}'.repeat(5000)}}`),
+      'nested at most',
+    ],
     ['__proto__', JSON.parse('{"__proto__": {"name": "x"}}'), '__proto__'],
   ])('a context that does not fit (%s) fails its member', async (_, context, detail) => {
     provider.plan = () => ({ misfit: ['m1'], context });
@@ -211,6 +216,15 @@ describe('a provider in trouble', () => {
     const done = await h.waitFor(id, (send) => send.completed_at !== null);
     expect(done.counts.failed).toBe(2);
     expect(await reasonsOf(id)).toEqual(['failed context_missing']);
+  });
+
+  it('that fails now and then is not put off for longer and longer', async () => {
+    provider.plan = (_, timesSeen) => (timesSeen === 1 ? { status: 503 } : 'ok');
+    const id = await trigger(5, { chunk_size: 1 });
+    const retry = { ...FAST.retry, urgent: [0.05], delays: [3600], window: 7200 };
+    await h.startWorker({ timing: { ...FAST, retry } });
+    const done = await h.waitFor(id, (send) => send.completed_at !== null);
+    expect(done.counts.sent).toBe(5);
   });
 
   it('is never called by more than four at once', async () => {
@@ -288,6 +302,33 @@ describe('control of a send by callback', () => {
     await h.api('POST', `/api/sends/${id}/cancel`);
     const done = await h.waitFor(id, (send) => send.completed_at !== null);
     expect(done.skipped_by_reason).toEqual({ cancelled: 1200 });
+  });
+
+  it.each(['cancel', 'pause'])('%s stops the calls of a chunk, too', async (action) => {
+    const gate = Promise.withResolvers<void>();
+    provider.contextOf = () => ({ name: 'x' });
+    const id = await trigger(300, { chunk_size: 1 });
+    let controlled: Promise<number> | undefined;
+    provider.plan = () => {
+      controlled ??= h.api('POST', `/api/sends/${id}/${action}`).then(() => {
+        gate.resolve();
+        return provider.journal.length;
+      });
+      return 'ok';
+    };
+    await h.startWorker();
+    await gate.promise;
+    const asked = await controlled!;
+    await until('nothing to be leased', async () => {
+      const { rows } = await h.database.pool.query(
+        'select from send_chunks where leased_by is not null',
+      );
+      return rows.length === 0;
+    });
+    expect(provider.journal.length - asked).toBeLessThanOrEqual(1);
+    await h.api('POST', `/api/sends/${id}/cancel`);
+    const done = await h.waitFor(id, (send) => send.completed_at !== null);
+    expect(done.counts.skipped + done.counts.sent).toBe(300);
   });
 
   it('cancelled during a call that fails, it is closed at once, not after the pause', async () => {

@@ -270,8 +270,11 @@ describe('retry-failed', () => {
   it('starts the retry window and the delays anew', async () => {
     h.sink.onRecipient = later;
     const { id } = await trigger(1);
-    const failed = await h.drain(id);
-    expect(failed.counts.failed).toBe(1);
+    const impatient = await h.startWorker({
+      timing: { ...FAST, retry: { ...FAST.retry, window: 0.5 } },
+    });
+    await h.waitFor(id, (send) => send.counts.failed === 1);
+    await impatient.stop();
     await h.database.pool.query("update messages set created_at = created_at - interval '1 day'");
     let seen = 0;
     h.sink.onRecipient = () => (++seen < 3 ? later() : undefined);

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { anEmail, queueEmail, type FormFields } from '../support/emails.ts';
 import { ContextProvider } from '../support/context-provider.ts';
-import { FAST, scoreSend, someMembers, useHarness } from '../support/harness.ts';
+import { scoreSend, someMembers, useHarness } from '../support/harness.ts';
 import { Reply } from '../support/smtp-sink.ts';
 import { until } from '../support/until.ts';
 
@@ -171,7 +171,7 @@ it('mail whose context was fetched and that waits is skipped, too', async () => 
       '/api/recipient-lists/a/send',
       scoreSend({ context_callback: { url: provider.url } }),
     );
-    await h.startWorker({ timing: { ...FAST, retry: { ...FAST.retry, window: 60 } } });
+    await h.startWorker();
     await until('a try', async () => {
       const { rows } = await h.database.pool.query('select from messages where attempts > 0');
       return rows.length > 0;

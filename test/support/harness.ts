@@ -58,7 +58,7 @@ export interface Harness {
 
 /** Retries in milliseconds where the product waits minutes. */
 export const FAST: Timing = {
-  retry: { delays: [0.05], urgent: [0.05], window: 2, greylist: 0 },
+  retry: { delays: [0.05], urgent: [0.05], window: 60, greylist: 0 },
   liveness: { heartbeatMs: 200, deadAfterMs: 1000 },
   shutdownGraceMs: 5000,
   breakerSeconds: 0.2,
