@@ -113,6 +113,7 @@ create table contacts (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   erased_at timestamptz,
+  swept_at timestamptz,
   primary key (client_id, id),
   unique (client_id, email),
   constraint contact_has_an_address_unless_erased check (
@@ -131,8 +132,9 @@ comment on column contacts.attributes is 'Free data of the client.';
 comment on column contacts.created_at is 'When the contact was first seen.';
 comment on column contacts.updated_at is 'When the contact was last changed.';
 comment on column contacts.erased_at is 'When the person was erased; the row then holds nothing personal.';
+comment on column contacts.swept_at is 'When it was looked whether a statement that was under way had put something back.';
 
-create index contacts_erased on contacts (erased_at) where erased_at is not null;
+create index contacts_to_sweep on contacts (erased_at) where erased_at is not null and swept_at is null;
 
 create table suppressions (
   client_id integer not null references clients,
@@ -173,6 +175,7 @@ create table recipient_lists (
   deleted_at timestamptz,
   primary key (client_id, id)
 );
+create index recipient_lists_deleted on recipient_lists (client_id, key) where deleted_at is not null;
 create unique index recipient_lists_by_key on recipient_lists (client_id, key) where deleted_at is null;
 comment on table recipient_lists is 'Stored lists. Writers of one list take its row lock first, so they never deadlock.';
 comment on column recipient_lists.client_id is 'The client that owns the list.';

@@ -71,6 +71,7 @@ export interface DB {
     unsubscribed_at: Date | null;
     attributes: DefaultedJson;
     erased_at: Date | null;
+    swept_at: Date | null;
   };
   suppressions: Timestamps & {
     client_id: number;

@@ -26,7 +26,8 @@ export async function resolveMessage(
   if (!message) throw notFound('The message');
   const { send_id, position } = message;
   if (send_id !== null) {
-    const { closing } = await lockSend(trx, clientId, send_id);
+    const { closing, purged_at } = await lockSend(trx, clientId, send_id);
+    if (purged_at) throw sendIsOver('purged');
     if (closing && resolution === 'resend') throw sendIsOver(closing);
   }
   const resolved =

@@ -2,7 +2,7 @@
 // An unsubscribe stands apart from the consent that the client sets, and only the recipient's own
 // confirmation takes it back. Every function is repeatable; who was erased, and what is gone, is passed
 // over in silence.
-import { sql } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import type { LinkRef } from './links.ts';
 
@@ -36,6 +36,12 @@ export async function readSubscription(
   return rows[0];
 }
 
+/** A list `l` and those that had its key before, or have it now: to people they are one list. */
+function hasKeyOf(listId: number | null): RawBuilder<boolean> {
+  return sql`l.key = (
+    select named.key from recipient_lists named where named.client_id = l.client_id and named.id = ${listId})`;
+}
+
 /** From the link's list; from everything of the client where asked, or where it names no list. */
 export async function unsubscribe(
   trx: Trx,
@@ -49,11 +55,16 @@ export async function unsubscribe(
     `.execute(trx);
     return;
   }
+  // Who makes a list of that key anew waits for us, or we for them: then it is among them.
+  await sql`
+    select from recipient_lists where client_id = ${client_id} and id = ${list_id} for key share
+  `.execute(trx);
   await sql`
     insert into list_unsubscribes (client_id, contact_id, list_id)
     select c.client_id, c.id, l.id
     from contacts c join recipient_lists l on l.client_id = c.client_id
-    where c.client_id = ${client_id} and c.id = ${contact_id} and l.id = ${list_id}
+    where c.client_id = ${client_id} and c.id = ${contact_id} and ${hasKeyOf(list_id)}
+    order by l.id
     on conflict do nothing
   `.execute(trx);
 }
@@ -77,14 +88,16 @@ export async function confirm(
   `.execute(trx);
   await forgetUnsubscribe(trx, client_id, contact_id);
   await sql`
-    delete from list_unsubscribes
-    where client_id = ${client_id} and contact_id = ${contact_id} and list_id = ${list_id}
+    delete from list_unsubscribes u using recipient_lists l
+    where u.client_id = ${client_id} and u.contact_id = ${contact_id}
+      and l.client_id = u.client_id and l.id = u.list_id and ${hasKeyOf(list_id)}
   `.execute(trx);
   // Also under keys the person had before: what is known of them there counts when they come back.
   await sql`
     update list_members set consent = 'subscribed', updated_at = now()
-    where client_id = ${client_id} and contact_id = ${contact_id} and list_id = ${list_id}
-      and consent <> 'subscribed'
+    where client_id = ${client_id} and contact_id = ${contact_id} and consent <> 'subscribed'
+      and list_id in (
+        select l.id from recipient_lists l where l.client_id = ${client_id} and ${hasKeyOf(list_id)})
   `.execute(trx);
 }
 

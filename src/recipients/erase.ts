@@ -132,11 +132,13 @@ async function eraseFromSends(trx: Trx, clientId: number, contactId: number): Pr
     with place as materialized (
       select send_id, position, id::text as name from messages
       where client_id = ${clientId} and contact_id = ${contactId} and send_id is not null
+        and (source_object_key not like 'erased:%' or last_reply is not null)
       union all
       select r.send_id, r.position, uuid7()::text
       from sends s
       join send_recipients r on r.client_id = s.client_id and r.send_id = s.id
       where s.client_id = ${clientId} and s.completed_at is null and r.contact_id = ${contactId}
+        and r.source_object_key not like 'erased:%'
         and (s.open_chunks is null or exists (
           select from send_chunks k
           where k.client_id = s.client_id and k.send_id = s.id and k.prepared_at is null))
@@ -196,21 +198,33 @@ async function eraseSingles(trx: Trx, clientId: number, email: string): Promise<
   return rows.length > 0;
 }
 
+/** No statement of ours runs for longer. */
+const SWEEP_AFTER_SECONDS = 120;
+/** Of one pass. */
+const MOST_SWEPT = 50;
+
 /**
  * What a statement that was under way put back after the person was erased: a membership, a mail server's
- * reply. Looked for among the erasures of the last day.
+ * reply. Looked for once, when all such have ended.
  */
 export async function sweepErased(db: Database): Promise<void> {
   const erased = await db
     .selectFrom('contacts')
     .select(['client_id', 'id'])
-    .where('erased_at', '>', sql<Date>`now() - interval '1 day'`)
+    .where('erased_at', '<', sql<Date>`now() - make_interval(secs => ${SWEEP_AFTER_SECONDS})`)
+    .where('erased_at', 'is not', null)
+    .where('swept_at', 'is', null)
+    .orderBy('erased_at')
+    .limit(MOST_SWEPT)
     .execute();
   for (const { client_id, id } of erased) {
     await db.transaction().execute(async (trx) => {
       await lockLists(trx, client_id, id);
       await eraseMemberships(trx, client_id, id);
       await eraseFromSends(trx, client_id, id);
+      await sql`
+        update contacts set swept_at = now() where client_id = ${client_id} and id = ${id}
+      `.execute(trx);
     });
   }
 }

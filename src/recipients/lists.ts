@@ -41,7 +41,10 @@ export async function lockList(
     .onConflict((conflict) => conflict.doNothing())
     .returning('id')
     .executeTakeFirst();
-  if (created) return { id: created.id, created: true };
+  if (created) {
+    await takeOverUnsubscribes(trx, clientId, key, created.id);
+    return { id: created.id, created: true };
+  }
   const locked = await trx
     .selectFrom('recipient_lists')
     .select('id')
@@ -52,6 +55,31 @@ export async function lockList(
     .executeTakeFirst();
   // Deleted between the two statements: now the key is free.
   return locked ? { id: locked.id, created: false } : lockList(trx, clientId, key);
+}
+
+/**
+ * Who has left a list of that key has left the one that takes its place: deleting a list and making it
+ * again must not subscribe anybody. Waits for unsubscribes that are being written.
+ */
+async function takeOverUnsubscribes(
+  trx: Trx,
+  clientId: number,
+  key: string,
+  listId: number,
+): Promise<void> {
+  const { rows: earlier } = await sql<{ id: number }>`
+    select id from recipient_lists
+    where client_id = ${clientId} and key = ${key} and deleted_at is not null
+    order by id for update
+  `.execute(trx);
+  if (earlier.length === 0) return;
+  const ids = earlier.map((one) => one.id);
+  await sql`
+    insert into list_unsubscribes (client_id, contact_id, list_id, unsubscribed_at)
+    select client_id, contact_id, ${listId}, min(unsubscribed_at)
+    from list_unsubscribes where client_id = ${clientId} and list_id = any (${ids}::bigint[])
+    group by client_id, contact_id
+  `.execute(trx);
 }
 
 /** Creates the list or changes the fields that are given. */

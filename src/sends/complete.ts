@@ -46,13 +46,14 @@ export interface LockedSend {
   list_id: number;
   requires_consent: boolean;
   closing: Closing | null;
+  purged_at: Date | null;
 }
 
 /** Whoever changes what a send counts takes its row first. */
 export function lockSend(trx: Trx, clientId: number, sendId: string): Promise<LockedSend> {
   return trx
     .selectFrom('sends as s')
-    .select(['s.list_id', 's.requires_consent', closingOf('s').as('closing')])
+    .select(['s.list_id', 's.requires_consent', 's.purged_at', closingOf('s').as('closing')])
     .where('s.client_id', '=', clientId)
     .where('s.id', '=', sendId)
     .forNoKeyUpdate()

@@ -5,8 +5,6 @@ import { sql } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
 import { URGENT_PRIORITY } from '../messages/create-single.ts';
-import { sweepErased } from '../recipients/erase.ts';
-import { sweepImports } from '../recipients/import.ts';
 import {
   MOST_FETCHES,
   TASK_NAMES,
@@ -143,8 +141,6 @@ export async function reconcile(db: Database): Promise<number> {
   await unlockOrphans(db);
   await freeOrphanedChunks(db);
   await removeSuperseded(db);
-  await sweepErased(db);
-  await sweepImports(db);
   const expanded = await reconcileSends(db);
   const chunks = await reconcileChunks(db);
   const singles = await reconcileSingles(db);

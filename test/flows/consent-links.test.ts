@@ -489,3 +489,43 @@ describe('double opt-in', () => {
     expect(h.sink.accepted).toHaveLength(0);
   });
 });
+
+describe('a list that is deleted and made again', () => {
+  const remake = async () => {
+    await h.api('DELETE', '/api/recipient-lists/news');
+    await h.api('POST', '/api/recipient-lists/news/members/bulk-upsert', {
+      members: someMembers(3),
+    });
+  };
+  const skips = async (key: string) =>
+    (await h.drain(await send('news', newsletter(key)))).skipped_by_reason;
+
+  it('has those unsubscribed who left it before', async () => {
+    await oneClick(linkOf(await newMailTo('m1@list.example')));
+    await remake();
+    expect(await skips('again')).toEqual({ unsubscribed: 1 });
+  });
+
+  it('is left by links of mails from before, and joined again by a confirmation', async () => {
+    const link = linkOf(await newMailTo('m1@list.example'));
+    await remake();
+    await oneClick(link);
+    expect(await skips('again')).toEqual({ unsubscribed: 1 });
+    h.sink.accepted.length = 0;
+    const asked = await h.api('POST', '/api/recipient-lists/news/members/m1/confirmation');
+    expect(asked.status).toBe(202);
+    const worker = await h.startWorker();
+    await until('the question', () => h.sink.accepted.length === 1);
+    await worker.stop();
+    const { html = '' } = await h.sink.mailTo('m1@list.example');
+    await fetch(/href="([^"]+\/confirm\/[^"]+)"/.exec(html)![1]!, { method: 'POST' });
+    await remake();
+    expect(await skips('confirmed')).toEqual({});
+  });
+
+  it('while somebody leaves it: whichever is first', async () => {
+    const link = linkOf(await newMailTo('m1@list.example'));
+    await Promise.all([remake(), oneClick(link), remake(), oneClick(link)]);
+    expect(await skips('again')).toEqual({ unsubscribed: 1 });
+  });
+});

@@ -1,5 +1,6 @@
 // DELETE /api/contacts/{email}: the person goes everywhere; counts, suppressions and unsubscribes stay.
 import { describe, expect, it } from 'vitest';
+import { sweepErased } from '../../src/recipients/erase.ts';
 import { anEmail, queueEmail, type FormFields } from '../support/emails.ts';
 import { ContextProvider } from '../support/context-provider.ts';
 import { scoreSend, someMembers, useHarness } from '../support/harness.ts';
@@ -183,6 +184,27 @@ it('mail whose context was fetched and that waits is skipped, too', async () => 
   } finally {
     await provider.stop();
   }
+});
+
+it('what a statement under way put back is swept', async () => {
+  await addAda('a');
+  const { body } = await h.api('POST', '/api/recipient-lists/a/send', scoreSend());
+  await h.drain(body.send.id);
+  const { rows } = await h.database.pool.query('select * from list_members');
+  await erase();
+  await h.database.pool.query(
+    `insert into list_members (client_id, list_id, source_object_key, contact_id, name)
+     values ($1, $2, 'ada-lovelace-key', $3, 'Ada Lovelace')`,
+    [rows[0].client_id, rows[0].list_id, rows[0].contact_id],
+  );
+  await h.database.pool.query(
+    "update messages set last_reply = '250 <ada.lovelace@list.example> ok'",
+  );
+  await sweepErased(h.database.db);
+  expect(await tracesOf('lovelace')).not.toEqual([]); // too early: it may still be under way
+  await h.database.pool.query("update contacts set erased_at = erased_at - interval '3 min'");
+  await sweepErased(h.database.db);
+  expect(await tracesOf('lovelace')).toEqual([]);
 });
 
 it('in the middle of everything: many erased, added and mailed at once', async () => {

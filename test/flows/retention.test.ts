@@ -62,6 +62,19 @@ it('its send_key stays used, and it cannot be opened again', async () => {
   expect(retry).toMatchObject({ status: 409, body: { code: 'send_is_over' } });
 });
 
+it('an unknown message of it cannot be sent again', async () => {
+  const id = await sent('old', 1);
+  await age(id);
+  await h.database.pool.query("update messages set state = 'unknown', was_unknown = true");
+  await h.database.pool.query('update send_chunks set sent = 0, unknown = 1');
+  await h.database.pool.query('update sends set purged_at = now()');
+  const { body } = await h.api('GET', `/api/sends/${id}/messages`);
+  const answer = await h.api('POST', `/api/messages/${body.messages[0].id}/resolve`, {
+    outcome: 'resend',
+  });
+  expect(answer).toMatchObject({ status: 409, body: { code: 'send_is_over' } });
+});
+
 it('a run that was cut short is finished by the next', async () => {
   const id = await sent('old', 1200);
   await age(id);
