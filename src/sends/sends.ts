@@ -27,6 +27,8 @@ export interface Send {
   counts: Counts;
   skipped_by_reason: Record<string, number>;
   metadata: JsonObject;
+  scheduled_at: Date | null;
+  expires_at: Date | null;
   created_at: Date;
   completed_at: Date | null;
 }
@@ -39,7 +41,7 @@ const SELECT = sql`
       select json_object_agg(k.reason, k.members order by k.reason) from reporting.send_skips k
       where k.send_id = s.id
     ), '{}') as skipped_by_reason,
-    s.metadata, s.created_at, s.completed_at
+    s.metadata, s.scheduled_at, s.expires_at, s.created_at, s.completed_at
   from sends s join reporting.send_counts c on c.send_id = s.id`;
 
 /** @throws not_found */

@@ -31,6 +31,7 @@ describe('scheduled_at', () => {
   it('freezes the members at the trigger and begins when its time has come', async () => {
     const { id, state } = await trigger(3, { scheduled_at: inSeconds(3600) });
     expect(state).toBe('scheduled');
+    expect(Date.parse((await read(id)).scheduled_at)).toBeGreaterThan(Date.now());
     await h.api('DELETE', '/api/recipient-lists/l/members/m1');
     await h.startWorker();
     await h.database.pool.query("update sends set scheduled_at = now() + interval '50 ms'");

@@ -67,6 +67,8 @@ describe('GET /api/sends/{id}', () => {
       counts: { intended: 2, queued: 2, sent: 0, failed: 0, skipped: 0, unknown: 0 },
       skipped_by_reason: {},
       metadata: {},
+      scheduled_at: null,
+      expires_at: null,
       created_at: expect.any(String),
       completed_at: null,
     });
