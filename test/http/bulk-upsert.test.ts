@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { someMembers, useHarness } from '../support/harness.ts';
+import { ListModel, STRICTNESS, type Consent, type Given } from '../support/model/list.ts';
 import { walk } from './tools.ts';
 
 const h = useHarness();
@@ -140,110 +141,6 @@ describe('many calls at once', () => {
     expect(await countContacts()).toBe(30);
   });
 });
-
-// What a list is, in memory. The latest key given for a contact wins; what is not given stays; a
-// contact that moves or comes back has the strictest consent that is known of them.
-
-type Consent = 'subscribed' | 'pending' | 'unsubscribed';
-interface Given {
-  source_object_key: string;
-  email: string;
-  name?: string | null;
-  consent?: Consent;
-  metadata?: Record<string, unknown>;
-}
-interface Row {
-  email: string;
-  name: string | null;
-  consent: Consent;
-  metadata: Record<string, unknown>;
-  removed: boolean;
-}
-
-const STRICTNESS: Record<Consent, number> = { subscribed: 0, pending: 1, unsubscribed: 2 };
-const strictest = (...consents: (Consent | undefined)[]): Consent =>
-  consents.reduce<Consent>(
-    (most, one) => (one && STRICTNESS[one] > STRICTNESS[most] ? one : most),
-    'subscribed',
-  );
-
-class ListModel {
-  readonly rows = new Map<string, Row>();
-  /** Keys, in the order of their removals. */
-  readonly #removals: string[] = [];
-
-  /** All members of one call; a key or address that stands twice is rejected the second time. */
-  upsert(members: Given[]) {
-    const taken: Given[] = [];
-    for (const member of members) {
-      const twin = taken.some(
-        (one) =>
-          one.source_object_key === member.source_object_key ||
-          one.email.toLowerCase() === member.email.toLowerCase(),
-      );
-      if (!twin) taken.push(member);
-    }
-    const left = taken.map((member) => this.#leaveOtherKeys(member));
-    const consents = taken.map((member, index) => this.#consentOf(member, left[index]));
-    const counts = { created: 0, updated: 0, unchanged: 0 };
-    taken.forEach((member, index) => {
-      counts[this.#write(member, consents[index]!)] += 1;
-    });
-    return { ...counts, rejected: members.length - taken.length };
-  }
-
-  #leaveOtherKeys({ source_object_key, email }: Given): Consent | undefined {
-    let consent: Consent | undefined;
-    for (const [key, row] of this.rows) {
-      if (row.removed || row.email !== email.toLowerCase() || key === source_object_key) continue;
-      this.remove(key);
-      consent = row.consent;
-    }
-    return consent;
-  }
-
-  #consentOf(given: Given, left: Consent | undefined): Consent {
-    const email = given.email.toLowerCase();
-    const before = this.rows.get(given.source_object_key);
-    const removed = this.#removals.findLast(
-      (key) => this.rows.get(key)!.removed && this.rows.get(key)!.email === email,
-    );
-    const removedConsent = removed === undefined ? undefined : this.rows.get(removed)!.consent;
-    if (given.consent) return given.consent;
-    if (before?.email !== email) {
-      return strictest(left ?? removedConsent ?? before?.consent, removedConsent);
-    }
-    return before.removed ? strictest(before.consent, left, removedConsent) : before.consent;
-  }
-
-  #write(given: Given, consent: Consent): 'created' | 'updated' | 'unchanged' {
-    const before = this.rows.get(given.source_object_key);
-    const after: Row = {
-      email: given.email.toLowerCase(),
-      name: given.name !== undefined ? given.name : (before?.name ?? null),
-      consent,
-      metadata: given.metadata ?? before?.metadata ?? {},
-      removed: false,
-    };
-    this.rows.set(given.source_object_key, after);
-    if (!before) return 'created';
-    return JSON.stringify(before) === JSON.stringify(after) ? 'unchanged' : 'updated';
-  }
-
-  remove(key: string): void {
-    const row = this.rows.get(key);
-    if (!row || row.removed) return;
-    row.removed = true;
-    this.#removals.push(key);
-  }
-
-  shown(removed: boolean) {
-    return [...this.rows]
-      .filter(([, row]) => row.removed === removed)
-      .map(([key, { email, name, consent, metadata }]) => ({ key, email, name, consent, metadata }))
-      .sort((a, b) => (a.key < b.key ? -1 : 1));
-  }
-}
 
 describe('any order of upserts, moves and removals', () => {
   // Few keys and people, so that they meet often.

@@ -46,7 +46,9 @@ export interface Harness {
   key: string;
   /** Another client, and its calls. */
   newClient(key: string): Promise<{ api: Api; key: string }>;
-  startWorker(options?: Partial<WorkerOptions> & { smtpUrl?: string }): Promise<Worker>;
+  startWorker(
+    options?: Partial<WorkerOptions> & { smtpUrl?: string },
+  ): Promise<Worker & { close(): Promise<void> }>;
   /** Starts a worker, waits until the send has nothing queued, stops it; returns the send. */
   drain(sendId: string): Promise<Send>;
   waitFor(
@@ -133,12 +135,10 @@ export function useHarness(): Harness {
       publicUrl: harness.url,
       ...options,
     });
-    const close = async () => {
-      await worker.stop();
-      await connection.close();
-    };
+    let closed: Promise<void> | undefined;
+    const close = () => (closed ??= worker.stop().then(() => connection.close()));
     workers.push({ worker, close });
-    return worker;
+    return { ...worker, close };
   };
 
   harness.waitFor = (sendId, condition, timeoutMs) =>

@@ -1,0 +1,381 @@
+// One run of the model test: does step after step to the product and to every world that may be true, and
+// holds what is seen to them. Calls at once may have taken effect in any order: each order that explains
+// all answers is a world, and the next look at the database leaves only those that fit. Worlds run out
+// where no order explains what is seen; then the product is wrong.
+import { expect } from 'vitest';
+import { ContextProvider } from '../context-provider.ts';
+import { deleteEverything } from '../database.ts';
+import { FaultySink } from '../faulty-sink.ts';
+import { expectLaw, FAST, type Api, type Harness } from '../harness.ts';
+import { startWorkerProcess, type Process } from '../processes.ts';
+import { until } from '../until.ts';
+import { makeCall, resolveCall } from './make-call.ts';
+import { OMITTED, type Call, type DrawnCall, type Step } from './calls.ts';
+import { observe, type Observation } from './observe.ts';
+import { outcomesOf } from './outcomes.ts';
+import { World } from './world.ts';
+import { catchUp, memberKeys, misfitOf } from './fit.ts';
+
+const SETTLED = new Set(['sent', 'failed', 'skipped', 'unknown']);
+const PROCESS_TIMING = {
+  HEARTBEAT_SECONDS: '0.3',
+  DEAD_AFTER_SECONDS: '2',
+  RETRY_DELAYS: '0.1',
+  RETRY_URGENT_DELAYS: '0.1',
+  GREYLIST_SECONDS: '0.01',
+  CALLBACK_ALLOW: '127.0.0.0/8',
+};
+
+export class ModelRun {
+  readonly #h: Harness;
+  readonly #sink: FaultySink;
+  readonly #provider: ContextProvider;
+  readonly #client: { api: Api; key: string };
+  /** Workers are processes. */
+  readonly #kills: boolean;
+  #worlds: World[] = [new World()];
+  /** Those that were true since the step before, and since the worker began. */
+  #lately: World[] = [];
+  #sinceStart: World[] = [];
+  #seen: Observation = { sends: [], rows: [], people: [], suppressions: [] };
+  #worker: { stop(): Promise<unknown> } | undefined;
+  #killed = false;
+  /** By send and position: keys as they were before an erasure. */
+  readonly #keys = new Map<string, string>();
+  /** By message: where it may go. */
+  readonly #addresses = new Map<string, string>();
+
+  private constructor(
+    h: Harness,
+    sink: FaultySink,
+    provider: ContextProvider,
+    client: { api: Api; key: string },
+    kills: boolean,
+  ) {
+    this.#h = h;
+    this.#sink = sink;
+    this.#provider = provider;
+    this.#client = client;
+    this.#kills = kills;
+  }
+
+  static async of(
+    h: Harness,
+    steps: readonly Step[],
+    { kills = false }: { kills?: boolean } = {},
+  ): Promise<void> {
+    await deleteEverything(h.database.pool);
+    const client = await h.newClient('acme');
+    await client.api('PUT', '/api/senders/courses', { email: 'courses@school.example' });
+    for (const list of ['a', 'b']) await client.api('PUT', `/api/recipient-lists/${list}`, {});
+    const { rows } = await h.database.pool.query('select callback_secret as secret from clients');
+    const provider = await new ContextProvider({ secret: rows[0].secret }).start();
+    const sink = await new FaultySink().start();
+    sink.misbehave('rcpt', { reply: '550 5.1.1 no such user' }, { to: /^bounce@/iu });
+    sink.misbehave('rcpt', { reply: '550 5.7.1 policy' }, { to: /^refused@/iu });
+    sink.misbehave('rcpt', { reply: '450 4.2.1 later' }, { to: /^greylisted@/iu, onceEach: true });
+    sink.misbehave('dot', 'vanish', { to: /^vanish@/iu });
+    sink.misbehave('dot', { delayMs: 20 }, { to: /^slow@/iu });
+    const run = new ModelRun(h, sink, provider, client, kills);
+    try {
+      for (const step of steps) await run.#take(step);
+      await run.#end();
+    } finally {
+      await run.#worker?.stop();
+      await Promise.all([provider.stop(), sink.stop()]);
+    }
+  }
+
+  async #take(step: Step): Promise<void> {
+    switch (step.step) {
+      case 'call':
+        return this.#together([step.call]);
+      case 'together':
+        return this.#together(step.calls);
+      case 'start':
+        return this.#working(async () => {}, { stays: true });
+      case 'stop':
+        return this.#working(async () => {});
+      case 'work':
+        return this.#working(() => this.#untilSettled(step.settled));
+      case 'drain':
+        return this.#working(() => this.#untilDrained());
+      case 'kill':
+        return this.#kill(step.taken);
+      case 'omit':
+        return this.#change((world) => (world.omits = step.omits), async () => {
+          this.#provider.plan = () => (step.omits ? { omit: OMITTED } : 'ok');
+        });
+      case 'due':
+        return this.#change(
+          (world) => world.sends.forEach((send) => (send.scheduled = false)),
+          async () => {
+            await this.#h.database.pool.query(
+              "update sends set scheduled_at = now() - interval '1 s' where scheduled_at > now()",
+            );
+          },
+        );
+    }
+  }
+
+  /** Everything comes to its end, and is held to the model once more, the mails too. */
+  async #end(): Promise<void> {
+    await this.#take({ step: 'due' });
+    for (const { send_key, state } of this.#seen.sends)
+      if (state === 'paused') await this.#together([{ do: 'resume', send: send_key }]);
+    await this.#take({ step: 'drain' });
+    for (const send of this.#seen.sends) {
+      expect(send.is_completed, send.send_key).toBe(true);
+      const { body } = await this.#client.api('GET', `/api/sends/${send.id}`);
+      expect(body.send.counts).toEqual(send.counts);
+    }
+  }
+
+  /** Calls at once; every order of them is tried on every world. */
+  async #together(drawn: readonly DrawnCall[]): Promise<void> {
+    const calls = await Promise.all(
+      withoutTwins(drawn).map((one) =>
+        resolveCall(this.#h, one, {
+          seen: this.#seen,
+          callbackUrl: this.#provider.url,
+          person: 'email' in one ? this.#worlds[0]!.idOf(one.email) : '',
+        }),
+      ),
+    );
+    const wasWorking = this.#worker !== undefined;
+    const answers = await Promise.all(
+      calls.map((call) => makeCall(this.#h, this.#client, call, this.#seen)),
+    );
+    const passed = new Map<string, World>();
+    const after = new Map<string, World>();
+    const retries = new Set(
+      calls.flatMap((call) => (call.do === 'retry-failed' ? [call.send] : [])),
+    );
+    const facts = {
+      completed: (send: string) => {
+        const isCompleted = this.#seen.sends.some(
+          (one) => one.send_key === send && one.state === 'completed',
+        );
+        if (isCompleted) return retries.has(send) ? ('maybe' as const) : ('yes' as const);
+        return wasWorking ? ('maybe' as const) : ('no' as const);
+      },
+      bounces: (email: string) => wasWorking && email.startsWith('bounce@'),
+    };
+    const walk = (world: World, left: readonly number[]) => {
+      passed.set(world.state(), world);
+      if (left.length === 0) after.set(world.state(), world);
+      for (const index of left) {
+        for (const next of world.apply(calls[index]!, answers[index]!.said, facts))
+          walk(
+            next,
+            left.filter((one) => one !== index),
+          );
+      }
+    };
+    for (const world of this.#worlds) walk(world, [...calls.keys()]);
+    expect(after.size, `an order of ${show(calls, answers)}`).toBeGreaterThan(0);
+    const before = this.#seen;
+    await this.#look([...passed.values()], [...after.values()], retries);
+    if (!wasWorking) this.#expectRetried(calls, answers, before);
+  }
+
+  /** Nobody else moves messages: what calls have queued again is what they have said. */
+  #expectRetried(calls: Call[], answers: { retried: number }[], before: Observation): void {
+    const failed = (seen: Observation, key: string) =>
+      seen.sends.find((one) => one.send_key === key)?.counts.failed ?? 0;
+    const retries = calls.flatMap((call, index) =>
+      call.do === 'retry-failed' ? [{ send: call.send, retried: answers[index]!.retried }] : [],
+    );
+    for (const send of new Set(retries.map((one) => one.send))) {
+      const said = retries.filter((one) => one.send === send);
+      const retried = said.reduce((sum, one) => sum + one.retried, 0);
+      expect(failed(before, send) - failed(this.#seen, send), `retried of ${send}`).toBe(retried);
+    }
+  }
+
+  /** With a worker; it goes on where it `stays`. */
+  async #working(wait: () => Promise<void>, { stays = false } = {}): Promise<void> {
+    this.#worker ??= await this.#startWorker();
+    await wait();
+    if (!stays) {
+      await this.#worker.stop();
+      await this.#look(this.#worlds);
+      this.#worker = undefined;
+    }
+    return this.#look(this.#worlds);
+  }
+
+  async #startWorker(): Promise<{ stop(): Promise<unknown> }> {
+    this.#sinceStart = this.#worlds;
+    if (this.#kills) return this.#startProcess();
+    const worker = await this.#h.startWorker({
+      smtpUrl: this.#sink.url,
+      timing: { ...FAST, retry: { ...FAST.retry, window: 3600 } },
+    });
+    return { stop: worker.close };
+  }
+
+  #startProcess(): Process {
+    return startWorkerProcess({
+      DATABASE_URL: this.#h.database.url,
+      SMTP_URL: this.#sink.url,
+      PUBLIC_URL: this.#h.url,
+      CALLBACK_PORTS: new URL(this.#provider.url).port,
+      ...PROCESS_TIMING,
+    });
+  }
+
+  async #kill(taken: number): Promise<void> {
+    await this.#worker?.stop();
+    this.#sinceStart = this.#worlds;
+    const worker = this.#startProcess();
+    this.#worker = worker;
+    const enough = this.#sink.journal.accepted + taken;
+    await until(
+      'mails, or nothing left to do',
+      async () => this.#sink.journal.accepted >= enough || this.#isDrained(),
+    );
+    await worker.kill();
+    this.#killed = true;
+    await this.#look(this.#worlds);
+    this.#worker = undefined;
+  }
+
+  async #change(change: (world: World) => void, make: () => Promise<void>): Promise<void> {
+    await make();
+    const after = this.#worlds.map((world) => {
+      const changed = world.clone();
+      change(changed);
+      return changed;
+    });
+    await this.#look([...this.#worlds, ...after], after);
+  }
+
+  async #untilSettled(more: number): Promise<void> {
+    const settled = async () => {
+      const { rows } = await this.#h.database.pool.query(
+        'select count(*)::integer as settled from messages where settled_at is not null',
+      );
+      return rows[0].settled as number;
+    };
+    const enough = (await settled()) + more;
+    await until('so many to be settled', async () => (await settled()) >= enough || this.#isDrained());
+  }
+
+  async #untilDrained(): Promise<void> {
+    await until('nothing to be left to do', () => this.#isDrained());
+  }
+
+  async #isDrained(): Promise<boolean> {
+    const { rows } = await this.#h.database.pool.query(
+      `select from sends where completed_at is null and state <> 'paused'
+         and not (state = 'scheduled' and scheduled_at > now()) limit 1`,
+    );
+    return rows.length === 0;
+  }
+
+  /** Looks at everything, and keeps the worlds that fit. `passed` were true since the last look. */
+  async #look(
+    passed: World[],
+    after: World[] = passed,
+    retries: ReadonlySet<string> = new Set(),
+  ): Promise<void> {
+    await expectLaw(this.#h.database);
+    const seen = await observe(this.#h.database.pool);
+    const worked = this.#worker !== undefined;
+    const caughtUp = after.map((world) => catchUp(world, seen, worked));
+    const fitting = caughtUp.filter((world) => misfitOf(world, seen) === undefined);
+    const misfits = caughtUp.map((world) => misfitOf(world, seen));
+    expect(fitting.length, `worlds that fit: ${misfits.join(' | ')}`).toBeGreaterThan(0);
+    this.#worlds = [...new Map(fitting.map((world) => [world.state(), world])).values()];
+    const since = [...passed, ...this.#worlds];
+    this.#sinceStart = [...this.#sinceStart, ...since];
+    this.#checkMessages([...this.#lately, ...since], seen, worked, retries);
+    this.#lately = worked ? since : [];
+    this.#seen = seen;
+    if (!worked) this.#checkMails();
+  }
+
+  #checkMessages(
+    passed: World[],
+    seen: Observation,
+    worked: boolean,
+    retries: ReadonlySet<string>,
+  ): void {
+    for (const send of seen.sends) {
+      const keys = memberKeys(passed, send, (position) => this.#keys.get(`${send.id} ${position}`));
+      const before = this.#seen.sends.find((one) => one.id === send.id);
+      for (const member of send.members) {
+        const key = keys.get(member.position);
+        if (key) this.#keys.set(`${send.id} ${member.position}`, key);
+        if (member.message_id && member.email)
+          this.#addresses.set(member.message_id, member.email);
+        const was = before?.members.find((one) => one.position === member.position);
+        const what = `${send.send_key} ${key} ${member.email}: ${was?.state}:${was?.reason} -> ${member.state}:${member.reason}`;
+        if (was?.message_id) expect(member.message_id, what).toBe(was.message_id);
+        if (was?.was_unknown) expect(member.was_unknown, what).toBe(true);
+        const isSame = was?.state === member.state && was?.reason === member.reason;
+        const retried =
+          retries.has(send.send_key) && was?.state === 'failed' && was.reason !== 'hard_bounce';
+        if (was?.state && SETTLED.has(was.state)) {
+          if (!retried) expect(isSame, `${what} was settled`).toBe(true);
+          if (isSame) continue;
+        }
+        if (!member.state || !SETTLED.has(member.state)) continue;
+        expect(worked, `${what}: without a worker`).toBe(true);
+        if (!key) continue; // triggered and erased at once: who it was is gone
+        const worlds = passed.some((one) => one.sends.get(send.send_key)?.byCallback)
+          ? this.#sinceStart : passed;
+        const outcomes = outcomesOf(
+          worlds,
+          send.send_key,
+          key,
+          {
+            state: retried ? 'queued' : (was?.state ?? null),
+            reason: was?.reason ?? null,
+            was_unknown: was?.was_unknown ?? false,
+          },
+          { retried: retries.has(send.send_key), killed: this.#killed },
+        );
+        const isBare = member.state === 'sent' || member.state === 'unknown';
+        const outcome = isBare ? member.state : `${member.state}:${member.reason}`;
+        expect([...outcomes], `${what}, ${member.was_unknown ? 'once unknown' : ''}`).toContain(
+          outcome,
+        );
+      }
+    }
+  }
+
+  /** While nobody delivers: each message went to its person only, once, or twice where it was unknown. */
+  #checkMails(): void {
+    let accepted = 0;
+    for (const send of this.#seen.sends) {
+      for (const { message_id, state, was_unknown, key } of send.members) {
+        const address = message_id && this.#addresses.get(message_id);
+        if (!address) continue;
+        const mails = this.#sink.journal.count(message_id, address);
+        const what = `mails of ${send.send_key} ${key} ${address} ${state}`;
+        accepted += mails;
+        if (was_unknown || state === 'sending') expect(mails, what).toBeLessThanOrEqual(2);
+        else expect(mails, what).toBe(state === 'sent' ? 1 : 0);
+        if (state === 'sent') expect(mails, what).toBeGreaterThan(0);
+      }
+    }
+    expect(this.#sink.journal.accepted, 'mails to nobody of a snapshot').toBe(accepted);
+  }
+}
+
+/** Erasing twice at once says twice that it was done, which no order explains and nobody minds. */
+function withoutTwins(calls: readonly DrawnCall[]): DrawnCall[] {
+  const erased = new Set<string>();
+  return calls.filter((call) => {
+    if (call.do !== 'erase') return true;
+    const isTwin = erased.has(call.email);
+    erased.add(call.email);
+    return !isTwin;
+  });
+}
+
+function show(calls: readonly Call[], answers: readonly { said: string }[]): string {
+  return calls.map((call, index) => `${JSON.stringify(call)} -> ${answers[index]!.said}`).join('; ');
+}
