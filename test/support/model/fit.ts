@@ -98,7 +98,8 @@ function sendsDiffer(world: World, seen: Observation): string | undefined {
         : send.scheduled
           ? found.state === 'scheduled'
           : ['scheduled', 'queued', 'sending', 'completed'].includes(found.state);
-    if (!isRight) return `send ${key} is ${found.state}: ${JSON.stringify({ ...send, members: 0 })}`;
+    if (!isRight)
+      return `send ${key} is ${found.state}: ${JSON.stringify({ ...send, members: 0 })}`;
   }
   return seen.sends.length === world.sends.size ? undefined : 'there is a send too many';
 }

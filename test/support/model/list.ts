@@ -134,7 +134,9 @@ export class ListModel {
 
   /** Two lists with the same state answer the same from here on. */
   state(): string {
-    const removals = [...new Set(this.#removals.toReversed())].filter((key) => this.rows.get(key)?.removed);
+    const removals = [...new Set(this.#removals.toReversed())].filter(
+      (key) => this.rows.get(key)?.removed,
+    );
     return JSON.stringify([this.shown(false), this.shown(true), removals]);
   }
 }

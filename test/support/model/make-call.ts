@@ -16,6 +16,10 @@ export async function resolveCall(
     const active = seen.rows.filter((row) => row.list === call.list && !row.removed);
     return { ...call, body: bodyOf(call, active.map((row) => row.key).sort(), callbackUrl) };
   }
+  if ('nth' in call) {
+    const { nth, ...control } = call;
+    return { ...control, send: seen.sends[nth % seen.sends.length]?.send_key };
+  }
   if (call.do !== 'unsubscribe') return call;
   const { rows } = await h.database.pool.query(
     `select c.client_id, c.id as contact_id, l.id as list_id
@@ -41,7 +45,8 @@ export async function makeCall(
   seen: Observation,
 ): Promise<Said> {
   if (call.do === 'unsubscribe') return { said: await leave(call), retried: 0 };
-  if (call.do === 'import') return { said: countsOf(await importFile(h, client.key, call)), retried: 0 };
+  if (call.do === 'import')
+    return { said: countsOf(await importFile(h, client.key, call)), retried: 0 };
   const { method, path, body } = requestOf(call, seen);
   if (path === undefined) return { said: 'no send', retried: 0 };
   const answer = await client.api(method, path, body);

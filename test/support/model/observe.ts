@@ -54,7 +54,7 @@ const OBSERVE = `
           join contacts c on c.client_id = r.client_id and c.id = r.contact_id
           left join messages m
             on m.client_id = r.client_id and m.send_id = r.send_id and m.position = r.position
-          where r.client_id = s.client_id and r.send_id = s.id))), '[]')
+          where r.client_id = s.client_id and r.send_id = s.id)) order by s.id), '[]')
       from sends s join reporting.send_counts n on n.send_id = s.id) as sends,
     (select coalesce(json_agg(json_build_object('list', l.key, 'key', m.source_object_key,
         'email', c.email, 'consent', m.consent, 'name', m.name, 'removed', m.removed_at is not null)), '[]')

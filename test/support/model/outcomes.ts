@@ -43,10 +43,15 @@ export function outcomesOf(
       const reason = skipReasonOf(world, send, memberKey);
       if (!reason) add(tried);
       // What may have been delivered was not skipped.
-      else add([before.was_unknown ? 'unknown' : `skipped:${reason}`, ...(inDoubt ? ['unknown'] : [])]);
+      else
+        add([
+          before.was_unknown ? 'unknown' : `skipped:${reason}`,
+          ...(inDoubt ? ['unknown'] : []),
+        ]);
     }
   }
-  if (before.was_unknown) for (const one of allowed) if (one.startsWith('skipped')) allowed.delete(one);
+  if (before.was_unknown)
+    for (const one of allowed) if (one.startsWith('skipped')) allowed.delete(one);
   return allowed;
 }
 
@@ -55,7 +60,8 @@ function skipReasonOf(world: World, send: SendModel, memberKey: string): string 
   const person = world.people.get(send.members.get(memberKey)!)!;
   if (person.erased) return 'suppressed';
   const suppression = world.suppressions.get(person.email);
-  if (suppression?.reason) return suppression.reason === 'manual' ? 'suppressed' : suppression.reason;
+  if (suppression?.reason)
+    return suppression.reason === 'manual' ? 'suppressed' : suppression.reason;
   if (send.template === 'score') return null;
   if (person.leftAll || suppression?.left || person.leftLists.has(send.list)) return 'unsubscribed';
   const rows = world.list(send.list).rows;

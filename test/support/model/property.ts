@@ -1,8 +1,17 @@
 // The property itself: the same in CI, with a few runs, and in `npm run test:large`, with hundreds.
 import fc from 'fast-check';
 import type { Harness } from '../harness.ts';
-import { stepsOf, type Step } from './calls.ts';
+import { stepsOf } from './calls.ts';
 import { ModelRun } from './run.ts';
+
+interface Stories {
+  runs: number;
+  /** Steps of one. */
+  most: number;
+  kills?: boolean;
+  /** Of all runs and of shrinking. */
+  longestMs: number;
+}
 
 /**
  * A failure prints seed, path and the steps; SEED=<number> SEED_PATH=<path> does that run again, without
@@ -10,7 +19,7 @@ import { ModelRun } from './run.ts';
  */
 export async function expectModelHolds(
   h: Harness,
-  { runs, most, kills = false }: { runs: number; most: number; kills?: boolean },
+  { runs, most, kills = false, longestMs }: Stories,
 ): Promise<void> {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
   const path = process.env.SEED_PATH;
@@ -21,10 +30,8 @@ export async function expectModelHolds(
       seed,
       ...(path !== undefined && { path }),
       numRuns: runs,
-      // A run that failed by its timing alone may pass when it is repeated; shrinking must come to an end.
-      interruptAfterTimeLimit: 600_000,
+      // Also of shrinking: then the smallest story so far is told.
+      interruptAfterTimeLimit: longestMs,
     },
   );
 }
-
-export type { Step };

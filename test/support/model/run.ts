@@ -75,7 +75,8 @@ export class ModelRun {
     sink.misbehave('rcpt', { reply: '550 5.7.1 policy' }, { to: /^refused@/iu });
     sink.misbehave('rcpt', { reply: '450 4.2.1 later' }, { to: /^greylisted@/iu, onceEach: true });
     sink.misbehave('dot', 'vanish', { to: /^vanish@/iu });
-    sink.misbehave('dot', { delayMs: 20 }, { to: /^slow@/iu });
+    // Accepted, and the answer still to come: what a kill leaves in doubt.
+    sink.misbehave('dot', { delayMs: 20 }, kills ? {} : { to: /^slow@/iu });
     const run = new ModelRun(h, sink, provider, client, kills);
     try {
       for (const step of steps) await run.#take(step);
@@ -103,9 +104,12 @@ export class ModelRun {
       case 'kill':
         return this.#kill(step.taken);
       case 'omit':
-        return this.#change((world) => (world.omits = step.omits), async () => {
-          this.#provider.plan = () => (step.omits ? { omit: OMITTED } : 'ok');
-        });
+        return this.#change(
+          (world) => (world.omits = step.omits),
+          async () => {
+            this.#provider.plan = () => (step.omits ? { omit: OMITTED } : 'ok');
+          },
+        );
       case 'due':
         return this.#change(
           (world) => world.sends.forEach((send) => (send.scheduled = false)),
@@ -121,8 +125,8 @@ export class ModelRun {
   /** Everything comes to its end, and is held to the model once more, the mails too. */
   async #end(): Promise<void> {
     await this.#take({ step: 'due' });
-    for (const { send_key, state } of this.#seen.sends)
-      if (state === 'paused') await this.#together([{ do: 'resume', send: send_key }]);
+    for (const [nth, { state }] of this.#seen.sends.entries())
+      if (state === 'paused') await this.#together([{ do: 'resume', nth }]);
     await this.#take({ step: 'drain' });
     for (const send of this.#seen.sends) {
       expect(send.is_completed, send.send_key).toBe(true);
@@ -149,7 +153,7 @@ export class ModelRun {
     const passed = new Map<string, World>();
     const after = new Map<string, World>();
     const retries = new Set(
-      calls.flatMap((call) => (call.do === 'retry-failed' ? [call.send] : [])),
+      calls.flatMap((call) => (call.do === 'retry-failed' && call.send ? [call.send] : [])),
     );
     const facts = {
       completed: (send: string) => {
@@ -184,7 +188,9 @@ export class ModelRun {
     const failed = (seen: Observation, key: string) =>
       seen.sends.find((one) => one.send_key === key)?.counts.failed ?? 0;
     const retries = calls.flatMap((call, index) =>
-      call.do === 'retry-failed' ? [{ send: call.send, retried: answers[index]!.retried }] : [],
+      call.do === 'retry-failed' && call.send
+        ? [{ send: call.send, retried: answers[index]!.retried }]
+        : [],
     );
     for (const send of new Set(retries.map((one) => one.send))) {
       const said = retries.filter((one) => one.send === send);
@@ -259,7 +265,10 @@ export class ModelRun {
       return rows[0].settled as number;
     };
     const enough = (await settled()) + more;
-    await until('so many to be settled', async () => (await settled()) >= enough || this.#isDrained());
+    await until(
+      'so many to be settled',
+      async () => (await settled()) >= enough || this.#isDrained(),
+    );
   }
 
   async #untilDrained(): Promise<void> {
@@ -308,8 +317,7 @@ export class ModelRun {
       for (const member of send.members) {
         const key = keys.get(member.position);
         if (key) this.#keys.set(`${send.id} ${member.position}`, key);
-        if (member.message_id && member.email)
-          this.#addresses.set(member.message_id, member.email);
+        if (member.message_id && member.email) this.#addresses.set(member.message_id, member.email);
         const was = before?.members.find((one) => one.position === member.position);
         const what = `${send.send_key} ${key} ${member.email}: ${was?.state}:${was?.reason} -> ${member.state}:${member.reason}`;
         if (was?.message_id) expect(member.message_id, what).toBe(was.message_id);
@@ -325,7 +333,8 @@ export class ModelRun {
         expect(worked, `${what}: without a worker`).toBe(true);
         if (!key) continue; // triggered and erased at once: who it was is gone
         const worlds = passed.some((one) => one.sends.get(send.send_key)?.byCallback)
-          ? this.#sinceStart : passed;
+          ? this.#sinceStart
+          : passed;
         const outcomes = outcomesOf(
           worlds,
           send.send_key,
@@ -356,7 +365,9 @@ export class ModelRun {
         const mails = this.#sink.journal.count(message_id, address);
         const what = `mails of ${send.send_key} ${key} ${address} ${state}`;
         accepted += mails;
-        if (was_unknown || state === 'sending') expect(mails, what).toBeLessThanOrEqual(2);
+        // Marketing mail whose outcome is unknown is held, not sent once more.
+        const most = this.#worlds[0]!.sends.get(send.send_key)!.template === 'newsletter' ? 1 : 2;
+        if (was_unknown || state === 'sending') expect(mails, what).toBeLessThanOrEqual(most);
         else expect(mails, what).toBe(state === 'sent' ? 1 : 0);
         if (state === 'sent') expect(mails, what).toBeGreaterThan(0);
       }
@@ -377,5 +388,7 @@ function withoutTwins(calls: readonly DrawnCall[]): DrawnCall[] {
 }
 
 function show(calls: readonly Call[], answers: readonly { said: string }[]): string {
-  return calls.map((call, index) => `${JSON.stringify(call)} -> ${answers[index]!.said}`).join('; ');
+  return calls
+    .map((call, index) => `${JSON.stringify(call)} -> ${answers[index]!.said}`)
+    .join('; ');
 }

@@ -108,7 +108,7 @@ export class World {
       case 'erase':
         return after.#erase(call.email) === said ? [after] : [];
       default:
-        return after.#control(call, said, seen.completed(call.send));
+        return after.#control(call, said, seen.completed(call.send ?? ''));
     }
   }
 
@@ -208,11 +208,14 @@ export class World {
 
   /** `this` is a copy already. */
   #control(
-    { do: action, send: key }: Extract<Call, { do: 'pause' | 'resume' | 'cancel' | 'retry-failed' }>,
+    {
+      do: action,
+      send: key,
+    }: Extract<Call, { do: 'pause' | 'resume' | 'cancel' | 'retry-failed' }>,
     said: string,
     completed: 'yes' | 'no' | 'maybe',
   ): World[] {
-    const send = this.sends.get(key);
+    const send = this.sends.get(key ?? '');
     if (!send) return said === 'no send' ? [this] : [];
     if (send.cancelled) return said === (action === 'cancel' ? '200' : '409') ? [this] : [];
     if (action === 'retry-failed') {
@@ -220,7 +223,7 @@ export class World {
       // A send that is completed goes on, whatever was said to it before.
       if (completed === 'no' || !send.paused) return [this];
       const reopened = this.clone();
-      reopened.sends.get(key)!.paused = false;
+      reopened.sends.get(key!)!.paused = false;
       return completed === 'yes' ? [reopened] : [this, reopened];
     }
     if (said === '409') return completed === 'no' ? [] : [this];
