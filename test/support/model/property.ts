@@ -23,7 +23,7 @@ export async function expectModelHolds(
 ): Promise<void> {
   const seed = Number(process.env.SEED ?? Math.floor(Math.random() * 2 ** 31));
   const path = process.env.SEED_PATH;
-  console.log(`model: SEED=${seed}${kills ? ', with kills' : ''}`);
+  process.stdout.write(`model: SEED=${seed}${kills ? ', with kills' : ''}\n`);
   await fc.assert(
     fc.asyncProperty(stepsOf({ most, kills }), (steps) => ModelRun.of(h, steps, { kills })),
     {

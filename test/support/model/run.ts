@@ -2,6 +2,7 @@
 // holds what is seen to them. Calls at once may have taken effect in any order: each order that explains
 // all answers is a world, and the next look at the database leaves only those that fit. Worlds run out
 // where no order explains what is seen; then the product is wrong.
+/* oxlint-disable vitest/no-standalone-expect -- its methods run in tests */
 import { expect } from 'vitest';
 import { ContextProvider } from '../context-provider.ts';
 import { deleteEverything } from '../database.ts';
@@ -11,7 +12,7 @@ import { startWorkerProcess, type Process } from '../processes.ts';
 import { until } from '../until.ts';
 import { makeCall, resolveCall } from './make-call.ts';
 import { OMITTED, type Call, type DrawnCall, type Step } from './calls.ts';
-import { observe, type Observation } from './observe.ts';
+import { observe, type Observation, type SeenSend } from './observe.ts';
 import { outcomesOf } from './outcomes.ts';
 import { World } from './world.ts';
 import { catchUp, memberKeys, misfitOf } from './fit.ts';
@@ -122,17 +123,27 @@ export class ModelRun {
     }
   }
 
-  /** Everything comes to its end, and is held to the model once more, the mails too. */
+  /** Everything comes to its end, what has failed once more, and is compared with what the API says. */
   async #end(): Promise<void> {
     await this.#take({ step: 'due' });
-    for (const [nth, { state }] of this.#seen.sends.entries())
-      if (state === 'paused') await this.#together([{ do: 'resume', nth }]);
+    await this.#callWhere('resume', ({ state }) => state === 'paused');
+    await this.#take({ step: 'drain' });
+    await this.#take({ step: 'omit', omits: false });
+    await this.#callWhere(
+      'retry-failed',
+      ({ state, counts }) => state === 'completed' && counts.failed! > 0,
+    );
     await this.#take({ step: 'drain' });
     for (const send of this.#seen.sends) {
       expect(send.is_completed, send.send_key).toBe(true);
       const { body } = await this.#client.api('GET', `/api/sends/${send.id}`);
       expect(body.send.counts).toEqual(send.counts);
     }
+  }
+
+  async #callWhere(action: 'resume' | 'retry-failed', which: (send: SeenSend) => boolean) {
+    for (const [nth, send] of this.#seen.sends.entries())
+      if (which(send)) await this.#together([{ do: action, nth }]);
   }
 
   /** Calls at once; every order of them is tried on every world. */
@@ -218,7 +229,7 @@ export class ModelRun {
       smtpUrl: this.#sink.url,
       timing: { ...FAST, retry: { ...FAST.retry, window: 3600 } },
     });
-    return { stop: worker.close };
+    return { stop: () => worker.close() };
   }
 
   #startProcess(): Process {

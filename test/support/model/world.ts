@@ -66,12 +66,14 @@ export class World {
   /** Worlds with the same state answer the same from here on. */
   state(): string {
     const sorted = <Value>(map: Map<string, Value>, show: (value: Value) => unknown) =>
-      [...map].map(([key, value]) => [key, show(value)]).sort();
+      [...map]
+        .sort(([one], [other]) => (one < other ? -1 : 1))
+        .map(([key, value]) => [key, show(value)]);
     return JSON.stringify([
       sorted(this.people, (one) => ({ ...one, leftLists: [...one.leftLists].sort() })),
       sorted(this.suppressions, (one) => one),
       sorted(this.lists, (one) => one.state()),
-      sorted(this.sends, (one) => ({ ...one, members: [...one.members].sort() })),
+      sorted(this.sends, (one) => ({ ...one, members: [...one.members] })),
     ]);
   }
 
