@@ -98,7 +98,7 @@ export async function putOffSingles(
 
 /**
  * Claims due emails, by priority, then age. Recipients that may not be mailed become skipped in the
- * same statement; where none is left the message is settled, as what its recipients were before, and is
+ * same statement, or unknown where the message may have been delivered; where none is left the message is settled, as what its recipients were before, and is
  * not returned.
  */
 export async function claimSingles(
@@ -120,7 +120,7 @@ export async function claimSingles(
     ),
     judged as materialized (
       select p.client_id, p.message_id, r.ordinal, r.kind, r.email_given, r.state, c.id as contact_id,
-        r.reason as earlier_reason,
+        r.reason as earlier_reason, case when m.was_unknown then 'unknown' else 'skipped' end as instead,
         case
           when r.state <> 'queued' then null
           when r.email is null then 'suppressed' -- erased since
@@ -129,6 +129,9 @@ export async function claimSingles(
         end as reason
       from picked p
       join message_recipients r on r.client_id = p.client_id and r.message_id = p.message_id
+      cross join lateral (
+        select was_unknown from messages where client_id = p.client_id and id = p.message_id limit 1
+      ) m
       left join lateral (
         select id, consent, unsubscribed_at from contacts
         where client_id = p.client_id and email = r.email limit 1
@@ -139,7 +142,7 @@ export async function claimSingles(
       ) suppression on true
     ),
     skipped as (
-      update message_recipients r set state = 'skipped', reason = j.reason
+      update message_recipients r set state = j.instead, reason = j.reason
       from judged j
       where r.client_id = j.client_id and r.message_id = j.message_id and r.ordinal = j.ordinal
         and j.reason is not null
@@ -149,7 +152,7 @@ export async function claimSingles(
         case
           when bool_or(state = 'queued' and reason is null) then 'sending'
           when bool_or(state = 'sent') then 'sent'
-          when bool_or(state = 'unknown') then 'unknown'
+          when bool_or(state = 'unknown' or reason is not null and instead = 'unknown') then 'unknown'
           when bool_or(state = 'failed') then 'failed'
           else 'skipped'
         end as state,

@@ -124,7 +124,9 @@ export async function claimFromChunk(
     ),
     claimed as (
       update messages m set
-        state = case when j.reason is null then 'sending' else 'skipped' end,
+        -- What may have been delivered is not called skipped.
+        state = case
+          when j.reason is null then 'sending' when m.was_unknown then 'unknown' else 'skipped' end,
         reason = j.reason,
         claimed_by = case when j.reason is null then ${worker}::bigint end,
         claimed_at = case when j.reason is null then now() end,

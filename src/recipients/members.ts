@@ -32,7 +32,7 @@ export async function removeMember(
   const { id: listId } = await lockList(trx, clientId, listKey);
   await trx
     .updateTable('list_members')
-    .set({ removed_at: sql`now()`, updated_at: sql`now()` })
+    .set({ removed_at: sql`clock_timestamp()`, updated_at: sql`now()` })
     .where('client_id', '=', clientId)
     .where('list_id', '=', listId)
     .where('source_object_key', '=', sourceObjectKey)

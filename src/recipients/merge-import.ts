@@ -137,7 +137,7 @@ async function removeSuperseded(
       where m.source_object_key <> r.source_object_key
     ),
     removed as (
-      update list_members set removed_at = now(), updated_at = now()
+      update list_members set removed_at = clock_timestamp(), updated_at = now()
       where ctid = any (array(select row from held))
     )
     update import_rows r set carried_consent = held.consent

@@ -67,7 +67,7 @@ async function removeAbsent(
 ): Promise<number> {
   const { id: listId } = await findList(trx, clientId, listKey);
   const { numAffectedRows } = await sql`
-    update list_members m set removed_at = now(), updated_at = now()
+    update list_members m set removed_at = clock_timestamp(), updated_at = now()
     where m.client_id = ${clientId} and m.list_id = ${listId} and m.removed_at is null
       and not exists (
         select from jsonb_array_elements_text(${JSON.stringify(keys)}::jsonb) named(key)

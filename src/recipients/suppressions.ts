@@ -58,7 +58,14 @@ export async function putSuppression(
         .columns(['client_id', 'address_hash'])
         .doUpdateSet({ ...changes, updated_at: sql`now()` }),
     )
-    .returning([...COLUMNS, sql<boolean>`xmax = 0`.as('created')])
+    .returning([
+      ...COLUMNS,
+      // As it was before this statement: only an unsubscribe may have been remembered.
+      sql<boolean>`not exists (
+        select from suppressions earlier
+        where earlier.client_id = suppressions.client_id and earlier.reason is not null
+          and earlier.address_hash = suppressions.address_hash)`.as('created'),
+    ])
     .executeTakeFirstOrThrow();
   return { suppression, created };
 }

@@ -38,18 +38,40 @@ export async function upsertMembers(
   const rows = sql`jsonb_to_recordset(${json}::jsonb) as r(
     source_object_key text, email text, email_given text, name text, has_name boolean,
     consent text, metadata jsonb)`;
+  const counts = { created: 0, updated: 0, unchanged: 0 };
+  // Where a person was erased since their contact was found, another one is made for them.
+  for (let matched = 0; matched < members.length;) {
+    const written = await writeOnce(trx, clientId, listId, rows);
+    counts.created += written.created;
+    counts.updated += written.updated;
+    matched = written.matched;
+  }
+  return { ...counts, unchanged: members.length - counts.created - counts.updated };
+}
+
+async function writeOnce(
+  trx: Trx,
+  clientId: number,
+  listId: number,
+  rows: RawBuilder<unknown>,
+): Promise<Written> {
   await upsertContacts(trx, clientId, rows);
   const superseded = await removeSuperseded(trx, clientId, listId, rows);
   // An object by contact id is looked into by key; joined as a set, 10,000 moves took 4 s.
   const carried = JSON.stringify(
     Object.fromEntries(superseded.map(({ contact_id, consent }) => [contact_id, consent])),
   );
-  const written = await writeMembers(trx, clientId, listId, {
+  return writeMembers(trx, clientId, listId, {
     rows,
     carried: sql`${carried}::jsonb ->> c.id::text`,
   });
-  const { created, updated } = written;
-  return { created, updated, unchanged: members.length - created - updated };
+}
+
+interface Written {
+  created: number;
+  updated: number;
+  /** Rows that found their contact. */
+  matched: number;
 }
 
 /** Where rows come from: a table expression called r, and the consent that r's contact brings along. */
@@ -58,17 +80,14 @@ export interface MemberSource {
   carried: RawBuilder<unknown>;
 }
 
-/**
- * Writes members whose contacts are there and no longer active under other keys.
- * @returns also how many rows found their contact
- */
+/** Writes members whose contacts are there and no longer active under other keys. */
 export async function writeMembers(
   trx: Trx,
   clientId: number,
   listId: number,
   { rows, carried }: MemberSource,
-): Promise<{ created: number; updated: number; matched: number }> {
-  const { rows: counted } = await sql<{ created: number; updated: number; matched: number }>`
+): Promise<Written> {
+  const { rows: counted } = await sql<Written>`
     with given as (
       select r.source_object_key, c.id as contact_id,
         case when r.has_name then r.name else e.name end as name,
@@ -170,7 +189,7 @@ async function removeSuperseded(
   rows: RawBuilder<unknown>,
 ): Promise<{ contact_id: number; consent: Consent }[]> {
   const { rows: superseded } = await sql<{ contact_id: number; consent: Consent }>`
-    update list_members m set removed_at = now(), updated_at = now()
+    update list_members m set removed_at = clock_timestamp(), updated_at = now()
     -- The rows stay where they are: the list's lock is ours.
     where m.ctid = any (array(
       select held.row

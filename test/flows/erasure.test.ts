@@ -131,7 +131,8 @@ describe('an unsubscribe of the recipient', () => {
   it('is not undone by a suppression that is set and taken back', async () => {
     await unsubscribed();
     expect((await h.api('DELETE', `/api/suppressions/${ADA}`)).status).toBe(404);
-    await h.api('PUT', `/api/suppressions/${ADA}`, { reason: 'manual' });
+    const set = await h.api('PUT', `/api/suppressions/${ADA}`, { reason: 'manual' });
+    expect(set.status).toBe(201);
     expect((await h.api('DELETE', `/api/suppressions/${ADA}`)).status).toBe(204);
     const news = await h.api('POST', '/api/recipient-lists/a/send', newsletter);
     expect((await h.drain(news.body.send.id)).skipped_by_reason).toEqual({ unsubscribed: 1 });

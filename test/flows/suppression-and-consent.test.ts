@@ -184,3 +184,34 @@ describe('consent', () => {
     expect(done.skipped_by_reason).toEqual({ unsubscribed: 1 });
   });
 });
+
+it('what may have been delivered is unknown, not skipped, when the address is suppressed since', async () => {
+  await h.api('POST', '/api/recipient-lists/l/members/bulk-upsert', { members: someMembers(2) });
+  const { body } = await h.api('POST', '/api/recipient-lists/l/send', scoreSend());
+  const single = await h.api('POST', '/api/templates/default_template/test-send', {
+    to: 'm1@list.example',
+  });
+  expect(single.status).toBe(202);
+  const preparing = await h.startWorker({ lanes: ['prepare'] });
+  await until('the messages', async () => {
+    const { rows } = await h.database.pool.query('select from messages');
+    return rows.length === 3;
+  });
+  await preparing.stop();
+  await h.database.pool.query(
+    "update messages set was_unknown = true, attempts = 1, reason = 'worker_died' where position = 1 or send_id is null",
+  );
+  await h.api('PUT', '/api/suppressions/m1@list.example', { reason: 'complaint' });
+  const done = await h.drain(body.send.id);
+  expect(done.counts).toMatchObject({ sent: 1, unknown: 1, skipped: 0 });
+  await h.startWorker();
+  const message = await until('the single email to be settled', async () => {
+    const answer = await h.api('GET', `/api/messages/${single.body.message.id}`);
+    return answer.body.message.state !== 'queued' && answer.body.message;
+  });
+  expect(message).toMatchObject({
+    state: 'unknown',
+    recipients: [{ state: 'unknown', reason: 'complaint' }],
+  });
+  expect(h.sink.accepted).toHaveLength(1);
+});
