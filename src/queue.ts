@@ -116,7 +116,7 @@ export async function enqueueChunks(
           ${task}::text,
           json_build_object('client_id', client_id, 'send_id', send_id, 'chunk_no', chunk_no),
           null, null, null, key, (10 + floor(log(2, chunk_no)))::smallint, null
-        )::graphile_worker.job_spec) as specs
+        )::graphile_worker.job_spec order by key) as specs -- who adds the same jobs waits, in no circle
         from chunk
       ),
       added as materialized (

@@ -19,6 +19,9 @@ type Network = [Address, number];
 /** All of IPv6 that is handed out as public unicast (IANA, IPv6 Global Unicast Address Assignments). */
 const GLOBAL_UNICAST = ipaddr.parseCIDR('2000::/3');
 /** What has another purpose within it (IANA, IPv6 Special-Purpose Address Registry). */
+/** A public address that only virtual machines there reach: their host, with what it tells of them. */
+const AZURE_HOST = '168.63.129.16';
+
 const SPECIAL_WITHIN = [
   '2001::/23', // protocol assignments: Teredo, benchmarking, ORCHID, AMT …
   '2001:db8::/32', // documentation
@@ -51,6 +54,7 @@ export function portFlaw(port: number, ports: readonly number[]): string | undef
 
 function kindOf(address: Address): string {
   const kind = address.range();
+  if (address.toString() === AZURE_HOST) return 'reserved';
   if (address.kind() === 'ipv4' || kind !== 'unicast') return kind;
   const isPublic = isWithin(address, GLOBAL_UNICAST) && !isWithinAny(address, SPECIAL_WITHIN);
   return isPublic ? 'unicast' : 'reserved';

@@ -41,7 +41,7 @@ export function addSendCommands(program: Command): void {
     .action((id: string) =>
       withDatabase(async ({ db }) => {
         const ref = await findSendById(db, id);
-        const retried = await db.transaction().execute((trx) => retryFailed(trx, ref));
+        const retried = await retryFailed(db, ref);
         print(`Queued again: ${retried}.`);
         await printSend(db, ref);
       }),

@@ -68,7 +68,7 @@ export function sends(services: Services) {
   app.post('/sends/:id/retry-failed', async (c) => {
     const ref = { client_id: c.var.client.id, send_id: idParam(c, 'The send') };
     await readOptionalJson(c, NothingInput);
-    const retried = await db.transaction().execute((trx) => retryFailed(trx, ref));
+    const retried = await retryFailed(db, ref);
     return c.json({ send: await getSend(db, ref.client_id, ref.send_id), retried });
   });
 

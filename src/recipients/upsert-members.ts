@@ -115,7 +115,9 @@ export async function writeMembers(
       ) e on true
       left join lateral (
         select consent from list_members
-        where client_id = ${clientId} and contact_id = c.id and list_id = ${listId}
+        where client_id = ${clientId} and contact_id = c.id
+          -- Not by the primary key, as planned at times: a walk through the whole list for each row.
+          and list_id + 0 = ${listId}
           and removed_at is not null
         order by removed_at desc limit 1
       ) removed on true
@@ -162,6 +164,7 @@ export async function upsertContacts(
     held as materialized (
       select c.id, r.email_given
       from respelled r join contacts c on c.client_id = ${clientId} and c.id = r.id
+        and c.email = r.email -- not where the person was erased while we waited
       order by r.email
       for no key update of c
     )

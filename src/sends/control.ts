@@ -1,8 +1,8 @@
-// What a client does to a send after its trigger: pause, resume, cancel, try failed ones again. Each is
-// one transaction that takes the send's row first, so several callers and the workers agree on one
-// order; each is repeatable. Cancelling sets the state at once, the counts follow chunk by chunk.
+// What a client does to a send after its trigger: pause, resume, cancel, try failed ones again. Each
+// transaction takes the send's row first, so several callers and the workers agree on one order; each
+// call is repeatable. Cancelling sets the state at once, the counts follow chunk by chunk.
 import { sql } from 'kysely';
-import type { Trx } from '../database/connect.ts';
+import type { Database, Trx } from '../database/connect.ts';
 import type { SendState } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
 import { enqueue, enqueueChunks, enqueueFetches, type SendRef } from '../queue.ts';
@@ -87,21 +87,43 @@ export async function wakeSend(trx: Trx, { client_id, send_id }: SendRef): Promi
   await enqueueChunks(trx, 'prepare_chunk', sql`${open} and prepared_at is null`);
 }
 
+/** Of one transaction: some 10,000 members. */
+const CHUNKS_AT_ONCE = 20;
+
 /**
  * Queues again what has failed, but for addresses that do not exist; missing contexts are fetched
- * again. The retry window of the whole send starts anew. @returns how many @throws not_found, send_is_over
+ * again. The retry window of the whole send starts anew. In several transactions, so that workers go on
+ * meanwhile; what was cut short is finished by the next call.
+ * @returns how many @throws not_found, send_is_over
  */
-export async function retryFailed(trx: Trx, ref: SendRef): Promise<number> {
+export async function retryFailed(db: Database, ref: SendRef): Promise<number> {
+  let retried = 0;
+  for (let after: number | null = 0; after !== null;) {
+    const from: number = after;
+    const batch = await db.transaction().execute((trx) => retryChunks(trx, ref, from));
+    retried += batch.retried;
+    after = batch.last;
+  }
+  return retried;
+}
+
+/** The next chunks after that one. @returns the last of them; null at the end */
+async function retryChunks(
+  trx: Trx,
+  ref: SendRef,
+  after: number,
+): Promise<{ retried: number; last: number | null }> {
   const { closing, purged_at } = await lockForControl(trx, ref);
   if (closing) throw sendIsOver(closing);
   if (purged_at) throw sendIsOver('purged');
   const { client_id, send_id } = ref;
-  const { rows } = await sql<{ retried: number; reopened: number }>`
+  const { rows } = await sql<{ retried: number; reopened: number; last: number | null }>`
     with chunk as materialized (
       select client_id, send_id, chunk_no, first_position, last_position, completed_at
       from send_chunks
-      where client_id = ${client_id} and send_id = ${send_id} and failed > 0
+      where client_id = ${client_id} and send_id = ${send_id} and failed > 0 and chunk_no > ${after}
       order by chunk_no
+      limit ${CHUNKS_AT_ONCE}
       for no key update
     ),
     retried as (
@@ -127,16 +149,17 @@ export async function retryFailed(trx: Trx, ref: SendRef): Promise<number> {
       where k.client_id = ${client_id} and k.send_id = ${send_id} and k.chunk_no = t.chunk_no
     )
     select coalesce(sum(failed), 0)::integer as retried,
-      count(completed_at)::integer as reopened
+      count(completed_at)::integer as reopened,
+      (select max(chunk_no) from chunk) as last
     from by_chunk
   `.execute(trx);
-  const { retried, reopened } = rows[0]!;
-  if (retried === 0) return 0;
+  const { retried, reopened, last } = rows[0]!;
+  if (retried === 0) return { retried, last };
   await sql`
     update sends set
       retried_at = now(), open_chunks = open_chunks + ${reopened}, completed_at = null,
       state = case when state = 'completed' then 'sending' else state end
     where client_id = ${client_id} and id = ${send_id}
   `.execute(trx);
-  return retried;
+  return { retried, last };
 }

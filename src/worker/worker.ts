@@ -117,8 +117,6 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         ),
         logger: graphileLogger(log, lane),
         events,
-        // Batched completion would leave a finished job locked when the worker stops.
-        preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
       }),
     );
   }

@@ -257,7 +257,7 @@ describe('retry-failed', () => {
     expect(failed.counts).toMatchObject({ failed: 600 });
     h.sink.onRecipient = () => undefined;
     const calls = await Promise.all(Array.from({ length: 5 }, () => control(id, 'retry-failed')));
-    expect(calls.map(({ body }) => body.retried).sort((a, b) => b - a)).toEqual([599, 0, 0, 0, 0]);
+    expect(calls.reduce((sum, { body }) => sum + body.retried, 0)).toBe(599);
     expect(await read(id)).toMatchObject({
       state: 'sending',
       completed_at: null,
