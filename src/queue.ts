@@ -88,9 +88,19 @@ export async function enqueueSingles(trx: Trx): Promise<void> {
 /** Calls to one client at once, on all machines together. */
 export const MOST_FETCHES = 4;
 
-/** Wakes the fetching of contexts from a client: each of these jobs takes chunk after chunk. */
+/**
+ * Wakes the fetching of contexts from a client: each of these jobs takes chunk after chunk. One that
+ * waits or runs is left alone; what it might miss stays due.
+ */
 export async function enqueueFetches(trx: Trx, clientId: number): Promise<void> {
-  for (let drain = 0; drain < MOST_FETCHES; drain++)
+  const { rows } = await sql<{ drain: number }>`
+    select drain from generate_series(0, ${MOST_FETCHES - 1}::integer) drain
+    where not exists (
+      select from graphile_worker.jobs j
+      where j.key = 'fetch_contexts:' || ${clientId}::integer || ':' || drain
+        and (j.locked_at is not null or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute'))
+  `.execute(trx);
+  for (const { drain } of rows)
     await enqueue(trx, 'fetch_contexts', { client_id: clientId, drain });
 }
 

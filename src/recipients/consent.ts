@@ -4,6 +4,7 @@
 // over in silence.
 import { sql, type RawBuilder } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
+import { lockUnsubscribes } from './lists.ts';
 import type { LinkRef } from './links.ts';
 
 /** What a page may say: names, and what has been decided already. Never the address. */
@@ -55,10 +56,15 @@ export async function unsubscribe(
     `.execute(trx);
     return;
   }
+  const list = await trx
+    .selectFrom('recipient_lists')
+    .select('key')
+    .where('client_id', '=', client_id)
+    .where('id', '=', list_id)
+    .executeTakeFirst();
+  if (!list) return;
   // Who makes a list of that key anew waits for us, or we for them: then it is among them.
-  await sql`
-    select from recipient_lists where client_id = ${client_id} and id = ${list_id} for key share
-  `.execute(trx);
+  await lockUnsubscribes(trx, client_id, list.key);
   await sql`
     insert into list_unsubscribes (client_id, contact_id, list_id)
     select c.client_id, c.id, l.id

@@ -57,6 +57,13 @@ export async function lockList(
   return locked ? { id: locked.id, created: false } : lockList(trx, clientId, key);
 }
 
+/** Held by who unsubscribes somebody from a list of that key, and by who makes one that takes its place. */
+export async function lockUnsubscribes(trx: Trx, clientId: number, key: string): Promise<void> {
+  await sql`
+    select pg_advisory_xact_lock(hashtextextended(${`unsubscribes:${clientId}:${key}`}, 0))
+  `.execute(trx);
+}
+
 /**
  * Who has left a list of that key has left the one that takes its place: deleting a list and making it
  * again must not subscribe anybody. Waits for unsubscribes that are being written.
@@ -67,13 +74,16 @@ async function takeOverUnsubscribes(
   key: string,
   listId: number,
 ): Promise<void> {
-  const { rows: earlier } = await sql<{ id: number }>`
-    select id from recipient_lists
-    where client_id = ${clientId} and key = ${key} and deleted_at is not null
-    order by id for update
-  `.execute(trx);
+  const earlier = await trx
+    .selectFrom('recipient_lists')
+    .select('id')
+    .where('client_id', '=', clientId)
+    .where('key', '=', key)
+    .where('deleted_at', 'is not', null)
+    .execute();
   if (earlier.length === 0) return;
   const ids = earlier.map((one) => one.id);
+  await lockUnsubscribes(trx, clientId, key);
   await sql`
     insert into list_unsubscribes (client_id, contact_id, list_id, unsubscribed_at)
     select client_id, contact_id, ${listId}, min(unsubscribed_at)

@@ -5,7 +5,7 @@ import { sql } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import type { SendState } from '../database/schema.ts';
 import { notFound } from '../errors.ts';
-import { enqueue, enqueueChunks, enqueueFetches, type SendRef } from '../queue.ts';
+import { enqueue, type SendRef } from '../queue.ts';
 import { closingOf, sendIsOver, type Closing } from './closing.ts';
 
 interface Controlled {
@@ -68,23 +68,22 @@ async function setState(trx: Trx, ref: SendRef, state: ReturnType<typeof sql>): 
   `.execute(trx);
 }
 
-/** Adds the jobs that take an open send further, whatever its state. */
+/** Makes due what takes an open send further, whatever its state: wake_due adds the jobs of its chunks. */
 export async function wakeSend(trx: Trx, { client_id, send_id }: SendRef): Promise<void> {
   const send = await trx
     .selectFrom('sends as s')
-    .select(['s.open_chunks', 's.state', 's.callback_url', closingOf('s').as('closing')])
+    .select(['s.open_chunks', 's.state', closingOf('s').as('closing')])
     .where('s.client_id', '=', client_id)
     .where('s.id', '=', send_id)
     .executeTakeFirstOrThrow();
   if (send.state === 'scheduled' && !send.closing) return;
   if (send.open_chunks === null) return enqueue(trx, 'expand_send', { client_id, send_id });
-  const open = sql`
-    select client_id, send_id, chunk_no from send_chunks
+  await sql`
+    update send_chunks set next_attempt_at =
+      case when ${send.closing}::text is null then coalesce(next_attempt_at, now()) else now() end
     where client_id = ${client_id} and send_id = ${send_id}
-      and completed_at is null and leased_by is null`;
-  await enqueueChunks(trx, 'deliver_chunk', sql`${open} and prepared_at is not null`);
-  if (send.callback_url !== null && !send.closing) return enqueueFetches(trx, client_id);
-  await enqueueChunks(trx, 'prepare_chunk', sql`${open} and prepared_at is null`);
+      and completed_at is null and leased_by is null
+  `.execute(trx);
 }
 
 /** Of one transaction: some 10,000 members. */

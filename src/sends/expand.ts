@@ -29,9 +29,10 @@ export async function expandSend(trx: Trx, { client_id, send_id }: SendRef): Pro
   const size = chunkSizeFor(send.callback_chunk_size);
   const chunks = Math.ceil(send.intended / size);
   await sql`
-    insert into send_chunks (client_id, send_id, chunk_no, first_position, last_position)
+    insert into send_chunks (client_id, send_id, chunk_no, first_position, last_position, next_attempt_at)
     select ${client_id}, ${send_id}, n, (n - 1) * ${size}::integer + 1,
-      least(n * ${size}::integer, ${send.intended}::integer)
+      least(n * ${size}::integer, ${send.intended}::integer),
+      case when ${send.callback_chunk_size}::integer is not null then now() end
     from generate_series(1, ${chunks}::integer) n
   `.execute(trx);
   await trx

@@ -1,7 +1,7 @@
 // Puts jobs where work is due. wake_due runs every few seconds and adds what has a due time;
 // reconcile runs every minute and adds what has neither a job nor a due time, so a job that was
 // deleted, failed for good or never added costs a minute, not a mail. It also sweeps abandoned imports.
-import { sql } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
 import { URGENT_PRIORITY } from '../messages/create-single.ts';
@@ -27,8 +27,21 @@ const taskOfChunk = sql<ChunkTask>`case
   when s.callback_url is not null and ${closingOf('s')} is null then 'fetch_contexts'
   else 'prepare_chunk' end`;
 
+const isClosing = sql<boolean>`${closingOf('s')} is not null`;
+
 /** Its chunks are worked on. */
-const isMoving = sql<boolean>`(s.state = 'sending' or ${closingOf('s')} is not null)`;
+const isMoving = sql<boolean>`(s.state = 'sending' or ${isClosing})`;
+
+/**
+ * A job that runs, or will soon. One that gave up (25 attempts), or that failed so often that it waits for
+ * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew.
+ */
+const willRun = sql`(
+  j.locked_at is not null
+  or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
+
+const noJob = (key: ReturnType<typeof sql>) => sql`
+  not exists (select from graphile_worker.jobs j where j.key = ${key} and ${willRun})`;
 
 /** Of one pass: keeps the transaction short; the next pass comes in seconds. */
 const MOST_PER_PASS = 1000;
@@ -36,8 +49,10 @@ const MOST_PER_PASS = 1000;
 /** @returns how many jobs were added; while delivery is paused none that would find nothing */
 export async function wakeDue(db: Database): Promise<number> {
   const sends = await wakeSends(db);
-  if (await findPause(db)) return sends;
-  const chunks = await wakeChunks(db);
+  const paused = await findPause(db);
+  const chunks = await wakeChunks(db, paused ? isClosing : isMoving);
+  if (paused) return sends + chunks;
+  await wakeFetches(db);
   const singles = await wakeSingles(db);
   return sends + chunks + singles;
 }
@@ -68,7 +83,7 @@ function wakeSends(db: Database): Promise<number> {
   });
 }
 
-function wakeChunks(db: Database): Promise<number> {
+function wakeChunks(db: Database, which: RawBuilder<boolean>): Promise<number> {
   return db.transaction().execute(async (trx) => {
     // Locked sends and chunks are in somebody's hands: they are left for the next pass.
     const { rows } = await sql<ChunkRef & { task: ChunkTask }>`
@@ -76,7 +91,11 @@ function wakeChunks(db: Database): Promise<number> {
         select k.client_id, k.send_id, k.chunk_no, ${taskOfChunk} as task
         from send_chunks k join sends s on s.client_id = k.client_id and s.id = k.send_id
         where k.completed_at is null and k.next_attempt_at <= now() and k.leased_by is null
-          and ${isMoving}
+          and ${which}
+          and ${taskOfChunk} <> 'fetch_contexts'
+          -- Only new ones: many jobs of which some run cannot be added to without deadlocks, as graphile-worker
+          -- completes many at once. The next pass looks again.
+          and ${noJob(sql`${taskOfChunk} || ':' || k.client_id || ':' || k.send_id || ':' || k.chunk_no`)}
         order by k.next_attempt_at
         limit ${MOST_PER_PASS}
         for no key update of k skip locked
@@ -87,6 +106,19 @@ function wakeChunks(db: Database): Promise<number> {
       returning k.client_id, k.send_id, k.chunk_no, due.task
     `.execute(trx);
     return enqueueTasks(trx, rows);
+  });
+}
+
+/** Whoever fetches takes the due ones until there is none; until then they stay due. */
+function wakeFetches(db: Database): Promise<void> {
+  return db.transaction().execute(async (trx) => {
+    const { rows } = await sql<{ client_id: number }>`
+      select distinct k.client_id
+      from send_chunks k join sends s on s.client_id = k.client_id and s.id = k.send_id
+      where k.completed_at is null and k.next_attempt_at <= now() and k.leased_by is null
+        and ${isMoving} and ${taskOfChunk} = 'fetch_contexts'
+    `.execute(trx);
+    for (const { client_id } of rows) await enqueueFetches(trx, client_id);
   });
 }
 
@@ -146,17 +178,6 @@ export async function reconcile(db: Database): Promise<number> {
   const singles = await reconcileSingles(db);
   return expanded + chunks + singles;
 }
-
-/**
- * A job that runs, or will soon. One that gave up (25 attempts), or that failed so often that it waits for
- * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew.
- */
-const willRun = sql`(
-  j.locked_at is not null
-  or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
-
-const noJob = (key: ReturnType<typeof sql>) => sql`
-  not exists (select from graphile_worker.jobs j where j.key = ${key} and ${willRun})`;
 
 /**
  * Frees jobs locked by a pool that no running worker has: its process was killed before it was noted.

@@ -117,6 +117,9 @@ export async function startWorker(options: WorkerOptions): Promise<Worker> {
         ),
         logger: graphileLogger(log, lane),
         events,
+        // Without batches a completion is not waited for: a stop leaves its job locked, a lost connection
+        // ends the process.
+        preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
       }),
     );
   }
