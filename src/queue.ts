@@ -56,6 +56,19 @@ export type Lane = keyof typeof LANES;
 export const TASK_NAMES: readonly TaskName[] = Object.values(LANES).flat();
 export const LANE_NAMES = Object.keys(LANES) as Lane[];
 
+/**
+ * A job that runs, or will soon. One that gave up (25 attempts), or that failed so often that it waits for
+ * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew.
+ */
+export const willRun = sql`(
+  j.locked_at is not null
+  or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
+
+/** There is none of that key. */
+export function noJob(key: RawBuilder<unknown>): RawBuilder<boolean> {
+  return sql`not exists (select from graphile_worker.jobs j where j.key = ${key} and ${willRun})`;
+}
+
 /** Under contention add_jobs can skip a row whose job is being locked; a second call replaces it. */
 const TRIES = 10;
 
@@ -95,10 +108,7 @@ export const MOST_FETCHES = 4;
 export async function enqueueFetches(trx: Trx, clientId: number): Promise<void> {
   const { rows } = await sql<{ drain: number }>`
     select drain from generate_series(0, ${MOST_FETCHES - 1}::integer) drain
-    where not exists (
-      select from graphile_worker.jobs j
-      where j.key = 'fetch_contexts:' || ${clientId}::integer || ':' || drain
-        and (j.locked_at is not null or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute'))
+    where ${noJob(sql`'fetch_contexts:' || ${clientId}::integer || ':' || drain`)}
   `.execute(trx);
   for (const { drain } of rows)
     await enqueue(trx, 'fetch_contexts', { client_id: clientId, drain });

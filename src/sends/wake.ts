@@ -1,6 +1,6 @@
 // Puts jobs where work is due. wake_due runs every few seconds and adds what has a due time;
 // reconcile runs every minute and adds what has neither a job nor a due time, so a job that was
-// deleted, failed for good or never added costs a minute, not a mail. It also sweeps abandoned imports.
+// deleted, failed for good or never added costs a minute, not a mail.
 import { sql, type RawBuilder } from 'kysely';
 import type { Database, Trx } from '../database/connect.ts';
 import { findPause } from '../messages/pause.ts';
@@ -12,6 +12,8 @@ import {
   enqueueChunks,
   enqueueFetches,
   enqueueSingles,
+  noJob,
+  willRun,
   type ChunkRef,
   type MessageRef,
   type SendRef,
@@ -31,17 +33,6 @@ const isClosing = sql<boolean>`${closingOf('s')} is not null`;
 
 /** Its chunks are worked on. */
 const isMoving = sql<boolean>`(s.state = 'sending' or ${isClosing})`;
-
-/**
- * A job that runs, or will soon. One that gave up (25 attempts), or that failed so often that it waits for
- * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew.
- */
-const willRun = sql`(
-  j.locked_at is not null
-  or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
-
-const noJob = (key: ReturnType<typeof sql>) => sql`
-  not exists (select from graphile_worker.jobs j where j.key = ${key} and ${willRun})`;
 
 /** Of one pass: keeps the transaction short; the next pass comes in seconds. */
 const MOST_PER_PASS = 1000;
