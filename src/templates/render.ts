@@ -1,6 +1,7 @@
 // Renders a template for one recipient: React to HTML, HTML to text. The text part keeps values as
 // they are: React Email's own conversion would upper-case headings.
 import { render, toPlainText } from '@react-email/render';
+import type { ReactNode } from 'react';
 import type { TemplateDefinition } from './define.ts';
 import type { Contexts } from './registry.ts';
 
@@ -60,12 +61,13 @@ export async function renderTemplate(
   { shared, recipient, links = {} }: Contexts,
 ): Promise<Rendered> {
   const props = { shared, recipient, links };
-  const html = await render(template.component(props));
-  return {
-    subject: headerText(template.subject(props)),
-    html,
-    text: toPlainText(html, TEXT_OPTIONS).replaceAll(/ +$/gmu, ''),
-  };
+  const markup = await renderMarkup(template.component(props));
+  return { subject: headerText(template.subject(props)), ...markup };
+}
+
+export async function renderMarkup(node: ReactNode): Promise<Omit<Rendered, 'subject'>> {
+  const html = await render(node);
+  return { html, text: toPlainText(html, TEXT_OPTIONS).replaceAll(/ +$/gmu, '') };
 }
 
 /** One header line: what would end it becomes a space (RFC 5322, section 2.2). */

@@ -1,0 +1,199 @@
+// A template compiled while a send is delivered. Its own code runs for every member, down to HTML elements
+// (element-tree.ts); React's output and the text made of it are needed once for each structure that
+// occurs, with marks in the places of the leaves that differ between members, and a message is that with
+// its leaves filled in. So no condition, loop or arithmetic on personal values can make a difference that
+// goes unseen: it shows in the structure or in a leaf. What is filled in equals a full render byte for
+// byte; a member for whom that is not certain gets the full render.
+import { randomBytes } from 'node:crypto';
+import type { ReactNode } from 'react';
+import { fill, type Pattern } from '../smtp/pattern.ts';
+import type { TemplateDefinition } from './define.ts';
+import { readTree, rebuildTree, type ElementTree, type Leaf, type Link } from './element-tree.ts';
+import type { Contexts } from './registry.ts';
+import { headerText, renderMarkup } from './render.ts';
+
+/** What all messages of one structure share. Gaps refer to {@link Filled.values}. */
+export interface Skeleton {
+  html: Pattern;
+  text: Pattern;
+}
+
+export interface Filled {
+  skeleton: Skeleton;
+  /** Of each personal leaf the value as it is, then escaped for HTML. */
+  values: readonly string[];
+  subject: string;
+}
+
+interface Shape {
+  tree: ElementTree;
+  /** The leaves that differ between members, by index, ascending. */
+  personal: readonly number[];
+  /** Those with personal leaves. */
+  links: readonly Link[];
+  /** Undefined where marks do not come out as values do. */
+  skeleton: Skeleton | undefined;
+}
+
+/** Structures of one send that are kept: a mail of a further one gets the full render. */
+const MOST_SHAPES = 32;
+/** html-to-text cuts documents of more than 16 million characters; escaping makes one up to six. */
+const LONGEST_VALUES = 1_000_000;
+
+export class CompiledTemplate {
+  readonly #template: TemplateDefinition;
+  readonly #shapes: Shape[] = [];
+  #compiling: Promise<void> | undefined;
+
+  constructor(template: TemplateDefinition) {
+    this.#template = template;
+  }
+
+  /** Undefined where only a full render shows what the mail is. The shared context is always the same. */
+  async fill({ shared, recipient, links = {} }: Contexts): Promise<Filled | undefined> {
+    const props = { shared, recipient, links };
+    let tree: ElementTree;
+    let subject: string;
+    try {
+      tree = readTree(this.#template.component(props));
+      subject = headerText(this.#template.subject(props));
+    } catch {
+      return undefined; // the full render says what is wrong, or does what cannot be done here
+    }
+    for (;;) {
+      const at = this.#shapes.findIndex((one) => isSameStructure(one.tree, tree));
+      const shape = this.#shapes[at];
+      if (shape ? !shape.skeleton : this.#shapes.length === MOST_SHAPES) return undefined;
+      const personal = shape ? personalLeaves(shape, tree) : [];
+      const known = personal === shape?.personal;
+      const values = valuesOf(tree, personal, known ? shape.links : linksWith(tree, personal));
+      if (!values) return undefined;
+      if (known) return { skeleton: shape.skeleton!, values, subject };
+      this.#compiling ??= this.#compile(at, { tree, personal, values }, () =>
+        this.#template.component(props),
+      ).finally(() => (this.#compiling = undefined));
+      await this.#compiling;
+    }
+  }
+
+  async #compile(
+    at: number,
+    found: { tree: ElementTree; personal: readonly number[]; values: readonly string[] },
+    markup: () => ReactNode,
+  ): Promise<void> {
+    const { tree, personal, values } = found;
+    const skeleton = await makeSkeleton(markup(), tree, personal);
+    const full = await renderMarkup(markup());
+    const isEqual =
+      fill(skeleton.html, values) === full.html && fill(skeleton.text, values) === full.text;
+    const shape = {
+      tree,
+      personal,
+      links: linksWith(tree, personal),
+      skeleton: isEqual ? skeleton : undefined,
+    };
+    this.#shapes.splice(at < 0 ? this.#shapes.length : at, 1, shape);
+  }
+}
+
+function isSameStructure({ structure: a }: ElementTree, { structure: b }: ElementTree): boolean {
+  if (a.length !== b.length) return false;
+  for (let at = 0; at < a.length; at++) if (a[at] !== b[at]) return false;
+  return true;
+}
+
+/** With those that differ here for the first time; the very same array where none do. */
+function personalLeaves({ tree, personal }: Shape, { leaves }: ElementTree): readonly number[] {
+  let next = 0;
+  let added: number[] | undefined;
+  for (const [at, { value }] of leaves.entries()) {
+    if (personal[next] === at) next += 1;
+    else if (value !== tree.leaves[at]!.value) (added ??= []).push(at);
+  }
+  return added ? [...personal, ...added].sort((a, b) => a - b) : personal;
+}
+
+function linksWith({ links }: ElementTree, personal: readonly number[]): Link[] {
+  return links.filter(({ href, from, to }) =>
+    personal.some((leaf) => leaf === href || (leaf >= from && leaf < to)),
+  );
+}
+
+/** Undefined where a value could do more to the mail than to stand in it. */
+function valuesOf(
+  tree: ElementTree,
+  personal: readonly number[],
+  links: readonly Link[],
+): string[] | undefined {
+  const values: string[] = [];
+  let length = 0;
+  for (const at of personal) {
+    const leaf = tree.leaves[at]!;
+    if (!isTame(leaf)) return undefined;
+    length += leaf.value.length;
+    values.push(leaf.value, escapeHtml(leaf.value));
+  }
+  if (length > LONGEST_VALUES || links.some((link) => saysItsTarget(link, tree))) return undefined;
+  return values;
+}
+
+// Blanks at its ends can come to stand at the end of a line, where the text part drops them; U+0001 is
+// what html-to-text takes for a blank here.
+const UNTAME_TEXT = /^ | $|[\u0000-\u001f\u2028\u2029]/u;
+/** Other schemes are what React replaces (javascript:). */
+const TAME_HREF = /^(?:https?|mailto|tel):[^\s\u0000-\u001f]*$/iu;
+
+function isTame({ kind, value }: Leaf): boolean {
+  if (!value.isWellFormed()) return false;
+  return kind === 'text' ? !UNTAME_TEXT.test(value) : TAME_HREF.test(value);
+}
+
+/** The text part leaves the target out where a link's words are just that (or its words are not clear). */
+function saysItsTarget({ href, from, to, isUnclear }: Link, { leaves }: ElementTree): boolean {
+  if (isUnclear) return true;
+  const target = typeof href === 'number' ? leaves[href]!.value : href;
+  let words = '';
+  for (let at = from; at < to; at++) if (leaves[at]!.kind === 'text') words += leaves[at]!.value;
+  return words === target || `mailto:${words}` === target;
+}
+
+const ESCAPES: Record<string, string> = {
+  '"': '&quot;',
+  '&': '&amp;',
+  "'": '&#x27;',
+  '<': '&lt;',
+  '>': '&gt;',
+};
+
+/** As React writes text and attributes. */
+function escapeHtml(value: string): string {
+  return value.replaceAll(/["&'<>]/gu, (character) => ESCAPES[character]!);
+}
+
+/** Renders the markup with a mark in the place of each personal leaf, and cuts it there. */
+async function makeSkeleton(
+  markup: ReactNode,
+  { leaves }: ElementTree,
+  personal: readonly number[],
+): Promise<Skeleton> {
+  // It stands nowhere else: nobody who writes a value knows it.
+  const nonce = randomBytes(16).toString('hex');
+  const marks = new Map(personal.map((leaf, place) => [leaf, markOf(leaves[leaf]!, nonce, place)]));
+  const marked = rebuildTree(markup, (leaf) => marks.get(leaf) ?? leaves[leaf]!.value);
+  const { html, text } = await renderMarkup(marked);
+  return { html: cut(html, nonce, 1), text: cut(text, nonce, 0) };
+}
+
+/** Looks like what it stands for. */
+function markOf({ kind }: Leaf, nonce: string, place: number): string {
+  return kind === 'text' ? `t${nonce}t${place}t` : `https://h${nonce}h${place}h`;
+}
+
+/** `offset`: a leaf's value as it is, or the one escaped for HTML. */
+function cut(marked: string, nonce: string, offset: 0 | 1): Pattern {
+  const parts = marked.split(new RegExp(`(?:https://h${nonce}h|t${nonce}t)(\\d+)[ht]`, 'u'));
+  return {
+    fixed: parts.filter((_, at) => at % 2 === 0),
+    gaps: parts.filter((_, at) => at % 2 === 1).map((place) => 2 * Number(place) + offset),
+  };
+}

@@ -1,0 +1,215 @@
+// A template's markup before React turns it into HTML: its components are called, as React would call
+// them, down to HTML elements, which takes microseconds where React's output takes a millisecond. What
+// decides the markup (structure) is kept apart from words and link targets that can differ between two
+// mails without changing anything around them (leaves). What cannot be told apart with certainty is part
+// of the structure; what only React can render (hooks, contexts, classes, promises) is refused.
+import { createElement, Fragment, isValidElement, type ReactNode } from 'react';
+
+export interface ElementTree {
+  /** Two trees whose structures are equal, one by one with `===`, differ in their leaves only. */
+  structure: unknown[];
+  leaves: Leaf[];
+  links: Link[];
+}
+
+export interface Leaf {
+  kind: 'text' | 'href';
+  value: string;
+}
+
+/** An <a>: how it reads as text depends on whether its words are its target. */
+export interface Link {
+  /** A leaf by its index, or what it is for every mail. */
+  href: number | string;
+  /** Its words are the leaves from here … */
+  from: number;
+  /** … to before here. */
+  to: number;
+  /** It holds more than words. */
+  isUnclear: boolean;
+}
+
+/** Only React knows what becomes of it. */
+export class NotPlain extends Error {}
+
+const TEXT = Symbol('text');
+const HREF = Symbol('href');
+const EMPTY = Symbol('empty text');
+const CHILDREN = Symbol('children');
+const ARRAY = Symbol('array');
+const END = Symbol('end');
+
+const INLINE = 'span b strong i em u s small code font sub sup img br'.split(' ');
+/** Of a link's words: none of an image, nor of a line break, stands in the text part. */
+const INLINE_TAGS = new Set(INLINE);
+const BLOCKS =
+  'html body div center section article header footer main nav blockquote p h1 h2 h3 h4 h5 h6 ' +
+  'table thead tbody tfoot tr td th ul ol li a hr';
+/** Words in these are escaped, and nothing else happens to them, neither in HTML nor as text. */
+const PLAIN_TAGS = new Set([...BLOCKS.split(' '), ...INLINE]);
+
+const REACT_FORWARD_REF = Symbol.for('react.forward_ref');
+const REACT_MEMO = Symbol.for('react.memo');
+
+interface Place {
+  /** Nothing but words, in elements that leave words alone. */
+  isPlain: boolean;
+  link: Link | undefined;
+}
+
+/** @throws NotPlain, and whatever a component throws */
+export function readTree(node: ReactNode): ElementTree {
+  const tree: ElementTree = { structure: [], leaves: [], links: [] };
+  void walk(tree, node, { isPlain: true, link: undefined });
+  return tree;
+}
+
+/**
+ * The same tree as HTML elements, with other words and link targets in the places of its leaves.
+ */
+export function rebuildTree(node: ReactNode, leafAt: (index: number) => string): ReactNode {
+  const tree: ElementTree = { structure: [], leaves: [], links: [] };
+  return walk(tree, node, { isPlain: true, link: undefined }, leafAt);
+}
+
+function walk(
+  tree: ElementTree,
+  node: ReactNode,
+  place: Place,
+  leafAt?: (index: number) => string,
+): ReactNode {
+  if (node === null || node === undefined || typeof node === 'boolean') return null;
+  if (typeof node === 'string' || typeof node === 'number')
+    return walkText(tree, String(node), place, leafAt);
+  if (Array.isArray(node)) {
+    tree.structure.push(ARRAY);
+    const parts = node.map((one: ReactNode) => walk(tree, one, place, leafAt));
+    tree.structure.push(END);
+    return leafAt && createElement(Fragment, null, ...parts);
+  }
+  if (!isValidElement<Record<string, unknown>>(node)) throw new NotPlain(describe(node));
+  const { type, props } = node;
+  const before = tree.leaves.length;
+  const rebuilt =
+    typeof type === 'string'
+      ? walkElement(tree, type, props, place, leafAt)
+      : walk(tree, contentOf(type, props), place, leafAt);
+  return tree.leaves.length === before ? node : rebuilt;
+}
+
+function walkText(
+  { structure, leaves }: ElementTree,
+  value: string,
+  { isPlain }: Place,
+  leafAt: ((index: number) => string) | undefined,
+): ReactNode {
+  if (value === '' || !isPlain) {
+    structure.push(value === '' ? EMPTY : value);
+    return value;
+  }
+  structure.push(TEXT);
+  leaves.push({ kind: 'text', value });
+  return leafAt?.(leaves.length - 1);
+}
+
+function walkElement(
+  tree: ElementTree,
+  tag: string,
+  props: Record<string, unknown>,
+  place: Place,
+  leafAt: ((index: number) => string) | undefined,
+): ReactNode {
+  const { structure, leaves, links } = tree;
+  structure.push(tag);
+  const isPlain = place.isPlain && PLAIN_TAGS.has(tag) && props['data-text-format'] === undefined;
+  const rebuilt: Record<string, unknown> = {};
+  let href: number | string = '';
+  for (const name of Object.keys(props)) {
+    const value = props[name];
+    if (name === 'children' || name === 'ref' || value === null || value === undefined) continue;
+    structure.push(name);
+    if (tag === 'a' && name === 'href' && isPlain && typeof value === 'string' && value !== '') {
+      structure.push(HREF);
+      href = leaves.length;
+      leaves.push({ kind: 'href', value });
+      rebuilt[name] = leafAt?.(href);
+    } else {
+      pushValue(structure, value);
+      rebuilt[name] = value;
+      if (name === 'href' && typeof value === 'string') href = value;
+    }
+  }
+  let link = place.link;
+  if (link && !INLINE_TAGS.has(tag)) link.isUnclear = true;
+  if (tag === 'a') {
+    link = { href, from: leaves.length, to: leaves.length, isUnclear: false };
+    links.push(link);
+  }
+  if (link && ('data-skip-in-text' in props || hasInnerWords(props))) link.isUnclear = true;
+  structure.push(CHILDREN);
+  const children = walk(tree, props.children as ReactNode, { isPlain, link }, leafAt);
+  structure.push(END);
+  if (tag === 'a') link!.to = leaves.length;
+  if (!leafAt) return undefined;
+  return props.children === undefined
+    ? createElement(tag, rebuilt)
+    : createElement(tag, rebuilt, children);
+}
+
+/** Not where its HTML is one comment, as for Outlook. */
+function hasInnerWords({ dangerouslySetInnerHTML: inner }: Record<string, unknown>): boolean {
+  if (inner === null || inner === undefined) return false;
+  const { __html: html } = inner as { __html?: unknown };
+  return !(typeof html === 'string' && /^<!--(?!>|->)(?:[^-]|-(?!-))*-->$/u.test(html));
+}
+
+/** A style, or the HTML of dangerouslySetInnerHTML; else a plain value. */
+function pushValue(structure: unknown[], value: unknown): void {
+  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') {
+    structure.push(value);
+    return;
+  }
+  if (typeof value !== 'object') throw new NotPlain(`an attribute is a ${typeof value}`);
+  structure.push(ARRAY);
+  for (const name of Object.keys(value as object)) {
+    const part = (value as Record<string, unknown>)[name];
+    if (part === null || part === undefined) continue;
+    if (typeof part !== 'string' && typeof part !== 'number' && typeof part !== 'boolean')
+      throw new NotPlain(`an attribute has a ${typeof part} in it`);
+    structure.push(name, part);
+  }
+  structure.push(END);
+}
+
+function contentOf(type: unknown, props: Record<string, unknown>): ReactNode {
+  return type === Fragment ? (props.children as ReactNode) : callComponent(type, props);
+}
+
+type Component = (props: object, ref?: unknown) => ReactNode;
+
+/** As React's server renderer does. A component that uses hooks throws: there is nobody to serve them. */
+function callComponent(type: unknown, props: Record<string, unknown>): ReactNode {
+  if (typeof type === 'function') {
+    if ((type.prototype as { isReactComponent?: unknown } | undefined)?.isReactComponent)
+      throw new NotPlain('a component is a class');
+    return settled((type as Component)(props));
+  }
+  const { $$typeof: kind, render, type: inner } = type as Record<string, unknown>;
+  if (kind === REACT_MEMO) return callComponent(inner, props);
+  if (kind !== REACT_FORWARD_REF) throw new NotPlain('a component is of a special kind');
+  const { ref = null, ...rest } = props;
+  return settled((render as Component)('ref' in props ? rest : props, ref));
+}
+
+/** A promise's failure is met by React, not here. */
+function settled(result: ReactNode): ReactNode {
+  if (result instanceof Promise) {
+    result.catch(() => undefined);
+    throw new NotPlain('a component is asynchronous');
+  }
+  return result;
+}
+
+function describe(node: unknown): string {
+  return `a ${typeof node} is no markup`;
+}
