@@ -12,6 +12,7 @@ import type { Templates } from '../templates/registry.ts';
 import type { BatchWriter } from './batch-writer.ts';
 import type { MessageOutcome } from './record.ts';
 import { nextDelay } from './retry.ts';
+import type { SendComposers } from './send-composer.ts';
 import type { SingleOutcome } from './record-single.ts';
 import type { Turns } from './turns.ts';
 import type { Outcome } from '../smtp/signal.ts';
@@ -32,6 +33,8 @@ export interface Delivery {
   urgent: Transports;
   singles: Transports;
   turns: Turns;
+  /** Make the messages of list mail. */
+  composers: SendComposers;
   /** Days that messages are kept; for ever where undefined. */
   retentionDays: number | undefined;
   /** Which URLs may be asked for contexts, and how long. */

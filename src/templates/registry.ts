@@ -34,13 +34,13 @@ const EXTENSION = import.meta.url.endsWith('.ts') ? '.tsx' : '.js';
  */
 export async function loadTemplates(folder = FOLDER): Promise<Templates> {
   const names = (await readdir(folder)).filter((name) => name.endsWith(EXTENSION)).sort();
-  const templates = await Promise.all(
-    names.map((name) => loadTemplate(path.join(folder, name), name.slice(0, -EXTENSION.length))),
-  );
+  const templates = await Promise.all(names.map((name) => loadTemplate(path.join(folder, name))));
   return new Map(templates.map((template) => [template.key, template]));
 }
 
-async function loadTemplate(file: string, key: string): Promise<Template> {
+/** As {@link loadTemplates}, one of them. */
+export async function loadTemplate(file: string): Promise<Template> {
+  const key = path.basename(file, EXTENSION);
   const module = (await import(pathToFileURL(file).href)) as { template?: TemplateDefinition };
   if (!module.template) throw new Error(`emails/${path.basename(file)} does not export "template"`);
   const template = { ...module.template, key };
@@ -50,7 +50,16 @@ async function loadTemplate(file: string, key: string): Promise<Template> {
   ];
   if (errors.length > 0) throw new Error(`emails/${key}: ${errors[0]!.path} ${errors[0]!.message}`);
   const shows = await shownLinks(template);
-  return { ...template, version: await versionOf(sourceOf(file)), shows };
+  const loaded = { ...template, version: await versionOf(sourceOf(file)), shows };
+  files.set(loaded, file);
+  return loaded;
+}
+
+const files = new WeakMap<Template, string>();
+
+/** Undefined for one that was put together otherwise. */
+export function fileOf(template: Template): string | undefined {
+  return files.get(template);
 }
 
 /** A template that is not of ours, as in a test, is its own source. */

@@ -8,6 +8,7 @@ import type { Delivery } from '../messages/delivery.ts';
 import { BatchWriter } from '../messages/batch-writer.ts';
 import { recordOutcomes } from '../messages/record.ts';
 import { recordSingles } from '../messages/record-single.ts';
+import { SendComposers } from '../messages/send-composer.ts';
 import { Turns } from '../messages/turns.ts';
 import type { Lane } from '../queue.ts';
 import { readLinkKey } from '../recipients/links.ts';
@@ -16,6 +17,7 @@ import { Breakers } from '../smtp/breakers.ts';
 import type { TransportConfig } from '../smtp/transport-config.ts';
 import { stateOfTransports } from '../smtp/choices.ts';
 import { Transports } from '../smtp/transports.ts';
+import { RenderPool } from '../templates/render-pool.ts';
 import type { Templates } from '../templates/registry.ts';
 
 /**
@@ -43,6 +45,8 @@ export interface DeliveryOptions {
   smtpIdleMs?: number;
   /** Mails of the lane at once; default 5. */
   singlesConnections?: number;
+  /** `full`: every list mail is rendered in full; to compare with. */
+  rendering?: 'compiled' | 'full';
 }
 
 export interface RunningDelivery {
@@ -73,6 +77,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     unsubscribeMailto,
     smtpIdleMs,
     singlesConnections = SINGLES_CONNECTIONS,
+    rendering = 'compiled',
   } = options;
   const { db } = connection;
   const linker = { key: await readLinkKey(db), baseUrl: publicUrl, mailto: unsubscribeMailto };
@@ -93,6 +98,8 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
   const urgent = lane(URGENT_CONNECTIONS);
   const singles = lane(singlesConnections);
   const stopping = new AbortController();
+  const turns = new Turns();
+  const renders = new RenderPool();
   return {
     delivery: {
       db,
@@ -106,7 +113,8 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
       bulk,
       urgent,
       singles,
-      turns: new Turns(),
+      turns,
+      composers: new SendComposers({ linker, turns, renders, rendering }),
       callback,
       retentionDays,
       chunksInHand: new Set(),
@@ -120,7 +128,7 @@ export async function createDelivery(options: DeliveryOptions): Promise<RunningD
     },
     close: async () => {
       stopping.abort();
-      await Promise.all([bulk.close(), urgent.close(), singles.close()]);
+      await Promise.all([bulk.close(), urgent.close(), singles.close(), renders.close()]);
       await liveness.stop();
     },
   };

@@ -1,0 +1,140 @@
+// Makes the messages of one send. What they share is made once: the template is compiled and the MIME
+// structure composed for the first of its kind, and each message is filled in. A mail that has to be
+// rendered in full is rendered by a pool of threads.
+import { linkTo, unsubscribeHeader, type Linker } from '../recipients/links.ts';
+import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
+import { fill } from '../smtp/pattern.ts';
+import { CompiledTemplate, type Filled, type Skeleton } from '../templates/compile.ts';
+import type { Contexts, Template } from '../templates/registry.ts';
+import type { RenderPool } from '../templates/render-pool.ts';
+import type { ClaimedMessage } from './claim.ts';
+import type { FrozenSend } from './frozen-send.ts';
+import type { Turns } from './turns.ts';
+
+export interface Composing {
+  linker: Linker;
+  turns: Turns;
+  /** Where full renders are made. */
+  renders: RenderPool;
+  /** `full`: nothing is compiled. */
+  rendering: 'compiled' | 'full';
+}
+
+/** What is a message's own, beside its content. */
+interface Personal {
+  messageId: string;
+  date: Date;
+  to: { name: string | null; address: string };
+  unsubscribe?: string[];
+}
+
+type ComposeOne = (mail: Personal & Filled) => Promise<Buffer>;
+function composeOnce(frame: any): ComposeOne {
+  return ({ to, values, subject, ...rest }) =>
+    compose({
+      ...frame,
+      ...rest,
+      to: [to],
+      content: { subject, html: fill(frame.html, values), text: fill(frame.text, values) },
+    });
+}
+
+export class SendComposer {
+  readonly #composing: Composing;
+  readonly #send: FrozenSend;
+  readonly #template: Template;
+  readonly #compiled: CompiledTemplate | undefined;
+  readonly #composers = new WeakMap<Skeleton, ComposeOne>();
+  readonly #frame: {
+    from: { name: string | null; address: string };
+    replyTo: string | null;
+    listId: string;
+  };
+
+  constructor(composing: Composing, send: FrozenSend, template: Template) {
+    this.#composing = composing;
+    this.#send = send;
+    this.#template = template;
+    this.#compiled = composing.rendering === 'full' ? undefined : new CompiledTemplate(template);
+    this.#frame = {
+      from: { name: send.sender_name, address: send.sender_email },
+      replyTo: send.sender_reply_to,
+      listId: listIdOf(send.list_key, send.client_key, send.sender_email),
+    };
+  }
+
+  /** The message as it goes over the wire, before dot-stuffing. @throws what the template throws */
+  async compose(message: ClaimedMessage): Promise<Buffer> {
+    const { turns, renders } = this.#composing;
+    const { personal, contexts } = this.#personalOf(message);
+    const compiled = this.#compiled;
+    const composed =
+      compiled &&
+      (await turns.next(async () => {
+        const filled = await compiled.fill(contexts);
+        return filled && this.#composerOf(filled)({ ...personal, ...filled });
+      }));
+    if (composed) return composed;
+    const content = await renders.render(this.#template, contexts);
+    const { to, ...rest } = personal;
+    return turns.next(() => compose({ ...this.#frame, ...rest, to: [to], content }));
+  }
+
+  /** What needs consent can be stopped by the recipient: the headers, and the link for the template. */
+  #personalOf(message: ClaimedMessage): { personal: Personal; contexts: Contexts } {
+    const { linker } = this.#composing;
+    const { client_id, list_id, requires_consent, sender_email, shared_context } = this.#send;
+    const about = { client_id, list_id, contact_id: message.contact_id };
+    const leave = requires_consent ? ({ purpose: 'unsubscribe', ...about } as const) : undefined;
+    return {
+      personal: {
+        messageId: messageIdOf(message.id, sender_email),
+        date: message.claimed_at,
+        to: { name: message.name, address: message.email_given },
+        ...(leave && { unsubscribe: unsubscribeHeader(linker, leave) }),
+      },
+      contexts: {
+        shared: shared_context,
+        recipient: message.context,
+        links: {
+          ...(leave && { unsubscribe: linkTo(linker, leave) }),
+          ...(this.#template.shows.confirm && {
+            confirm: linkTo(linker, { purpose: 'confirm', ...about }),
+          }),
+        },
+      },
+    };
+  }
+
+  #composerOf({ skeleton }: Filled): ComposeOne {
+    const known = this.#composers.get(skeleton);
+    if (known) return known;
+    const made = composeOnce({ ...this.#frame, ...skeleton });
+    this.#composers.set(skeleton, made);
+    return made;
+  }
+}
+
+/** Sends under way at once whose shared parts are kept. */
+const MOST_SENDS = 20;
+
+/** The composers of the sends that were delivered last. */
+export class SendComposers {
+  readonly #composing: Composing;
+  readonly #bySend = new Map<string, SendComposer>();
+
+  constructor(composing: Composing) {
+    this.#composing = composing;
+  }
+
+  of(send: FrozenSend, template: Template): SendComposer {
+    const composer = this.#bySend.get(send.id) ?? new SendComposer(this.#composing, send, template);
+    this.#bySend.delete(send.id);
+    this.#bySend.set(send.id, composer);
+    if (this.#bySend.size > MOST_SENDS) {
+      const [oldest] = this.#bySend.keys();
+      this.#bySend.delete(oldest!);
+    }
+    return composer;
+  }
+}
