@@ -4,11 +4,8 @@ import { createHash } from 'node:crypto';
 import MailComposer from 'nodemailer/lib/mail-composer';
 import { envelopeAddress } from '../address.ts';
 import type { Rendered } from '../templates/render.ts';
-
-export interface Mailbox {
-  name?: string | null;
-  address: string;
-}
+import { personalFields, sharedFields } from './header-fields.ts';
+import type { PersonalHeader, SharedHeader } from './header-fields.ts';
 
 export interface Attachment {
   name: string;
@@ -16,39 +13,20 @@ export interface Attachment {
   content: Buffer;
 }
 
-export interface Mail {
+export interface Mail extends SharedHeader, Omit<PersonalHeader, 'subject'> {
   messageId: string;
   date: Date;
-  from: Mailbox;
-  replyTo?: string | null;
-  to: Mailbox[];
-  cc?: Mailbox[];
   content: Rendered;
-  /** Of list mail, RFC 2919: what a mail client filters by. */
-  listId?: string;
-  /** Where the recipient can stop such mail (RFC 2369): one or more URIs, the first over https. */
-  unsubscribe?: string[];
   attachments?: Attachment[];
 }
 
 /** The message as it goes over the wire, before dot-stuffing. */
-export function compose(mail: Mail): Promise<Buffer> {
+export async function compose(mail: Mail): Promise<Buffer> {
   const composer = new MailComposer({
     messageId: mail.messageId,
     date: mail.date,
-    from: mailbox(mail.from),
-    replyTo: mail.replyTo ? mailbox({ address: mail.replyTo }) : undefined,
-    to: mail.to.map(mailbox),
-    cc: mail.cc?.map(mailbox),
-    subject: mail.content.subject,
     text: mail.content.text,
     html: mail.content.html,
-    headers: {
-      // RFC 3834, section 5: keeps vacation responders quiet.
-      'Auto-Submitted': 'auto-generated',
-      ...(mail.listId && { 'List-Id': mail.listId }),
-      ...(mail.unsubscribe && oneClick(mail.unsubscribe)),
-    },
     attachments: mail.attachments?.map(({ name, contentType, content }) => ({
       filename: name,
       contentType,
@@ -60,20 +38,8 @@ export function compose(mail: Mail): Promise<Buffer> {
     disableFileAccess: true,
     disableUrlAccess: true,
   });
-  return composer.compile().build();
-}
-
-/** RFC 8058: a mail client may unsubscribe by itself, with one POST to the first URI. */
-function oneClick(uris: string[]) {
-  const value = uris.map((uri) => `<${uri}>`).join(', ');
-  return {
-    'List-Unsubscribe': { prepared: true, value }, // as it is: folding would cut a URI
-    'List-Unsubscribe-Post': 'List-Unsubscribe=One-Click',
-  };
-}
-
-function mailbox({ name, address }: Mailbox) {
-  return { name: name ?? '', address: envelopeAddress(address) };
+  const fields = personalFields({ ...mail, subject: mail.content.subject }) + sharedFields(mail);
+  return Buffer.concat([Buffer.from(fields), await composer.compile().build()]);
 }
 
 /** `<id@domain>`: the same for every attempt at a message, so that a duplicate can be recognised. */
