@@ -1,5 +1,5 @@
 // Several mail servers: which one takes which mail, and how much of it.
-import { createHash, createPublicKey, createVerify, generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ConfigError, readConfig } from '../../src/config.ts';
 import { returnTokens, takeTokens } from '../../src/smtp/rate-limit.ts';
 import { singleTransport, type TransportConfig } from '../../src/smtp/transport-config.ts';
+import { dkimTags, fieldsOf, isSignedBy } from '../support/dkim.ts';
 import { scoreSend, someMembers, useHarness } from '../support/harness.ts';
 import { Reply, SmtpSink } from '../support/smtp-sink.ts';
 import { until } from '../support/until.ts';
@@ -218,9 +219,7 @@ describe('DKIM', () => {
         'list-id',
       ]),
     );
-    expect(tags.bh).toBe(bodyHash(raw));
-    const verify = createVerify('rsa-sha256').update(signedHeaders(raw, tags.h!), 'latin1');
-    expect(verify.verify(createPublicKey(privateKey), tags.b!, 'base64')).toBe(true);
+    expect(isSignedBy(privateKey, raw)).toBe(true);
   });
 
   it('covers the fields of one-click unsubscription', async () => {
@@ -236,55 +235,9 @@ describe('DKIM', () => {
     expect(dkimTags(signed).h!.split(':')).toEqual(
       expect.arrayContaining(['list-unsubscribe', 'list-unsubscribe-post']),
     );
-    const verify = createVerify('rsa-sha256').update(
-      signedHeaders(signed, dkimTags(signed).h!),
-      'latin1',
-    );
-    expect(verify.verify(createPublicKey(privateKey), dkimTags(signed).b!, 'base64')).toBe(true);
+    expect(isSignedBy(privateKey, signed)).toBe(true);
   });
 });
-
-// RFC 6376, sections 3.4.2, 3.4.4 and 3.7: relaxed, written down here once more.
-function fieldsOf(raw: string): string[] {
-  return raw.slice(0, raw.indexOf('\r\n\r\n')).split(/\r\n(?![ \t])/u);
-}
-
-function dkimTags(raw: string): Record<string, string> {
-  const field = fieldsOf(raw).find((one) => /^dkim-signature:/iu.test(one))!;
-  const value = field.slice(field.indexOf(':') + 1);
-  return Object.fromEntries(
-    value.split(';').map((tag) => {
-      const [name, ...rest] = tag.split('=');
-      return [name!.trim(), rest.join('=').replace(/\s+/gu, '')];
-    }),
-  );
-}
-
-function bodyHash(raw: string): string {
-  const lines = raw.slice(raw.indexOf('\r\n\r\n') + 4).split('\r\n');
-  const relaxed = lines.map((line) => line.replace(/[ \t]+/gu, ' ').replace(/ $/u, ''));
-  const body = `${relaxed.join('\r\n').replace(/(\r\n)*$/u, '')}\r\n`;
-  return createHash('sha256').update(body, 'latin1').digest('base64');
-}
-
-function relaxedField(field: string): string {
-  const at = field.indexOf(':');
-  const value = field
-    .slice(at + 1)
-    .replace(/\s+/gu, ' ')
-    .trim();
-  return `${field.slice(0, at).trim().toLowerCase()}:${value}`;
-}
-
-function signedHeaders(raw: string, names: string): string {
-  const fields = fieldsOf(raw);
-  const signature = fields.find((one) => /^dkim-signature:/iu.test(one))!;
-  const signed = names
-    .split(':')
-    .map((name) => fields.findLast((one) => one.toLowerCase().startsWith(`${name}:`))!);
-  const unsigned = signature.replace(/([;\s]b=)[^;]*$/u, '$1');
-  return [...signed, unsigned].map(relaxedField).join('\r\n');
-}
 
 describe('configuration', () => {
   const problems = (env: NodeJS.ProcessEnv) => {
