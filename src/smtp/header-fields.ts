@@ -95,9 +95,9 @@ const node = new MimeNode(false);
 /** In angle brackets where it would not be read as one address without. */
 function addressOf(given: string): string {
   const address = envelopeAddress(given);
-  return DOT_ATOM_ADDRESS.test(address)
-    ? address
-    : node.encodeHeaderValue('To', { name: '', address });
+  if (DOT_ATOM_ADDRESS.test(address)) return address;
+  // A line is folded at any white space, but only a space or tab goes on with it.
+  return node.encodeHeaderValue('To', { name: '', address: address.replace(/\s+/gu, ' ') });
 }
 
 /** Encoded words, of at most 52 characters each and of whole characters. */

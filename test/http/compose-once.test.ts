@@ -118,33 +118,17 @@ function byNodemailer(frame: MailFrame, mail: PersonalMail): Promise<Buffer> {
     .build();
 }
 
+// Between bars.
 const HOSTILE = [
-  ['=', '==', '=3D', '=\r\n', '=_part', '--=_part', '\n--=_part--\n', '\r\n--=_part\r\n\r\n'],
-  ['=?utf-8?Q?a=40b?=', '=?utf-8?B?', '?=', ' ', '   ', '\t', '\u00a0', '.', '\n.\n', '\r\n..\r\n'],
-  ['F', 'From ', '\nFrom x', 'rom ', '\r\n', '\n', '\r', '<b>', '</p>', '&amp;', '"', "'", '\\'],
-  [
-    ',',
-    ';',
-    ':',
-    '<',
-    '>',
-    '(',
-    '@',
-    'x@evil.example',
-    'Bcc: x@evil.example',
-    '\r\nBcc: x@evil.example',
-  ],
-  ['\u0000', '\u0001', '\u001b', '\u007f', '\u0085', '\u2028', '\u2029', '\u202e', '\u200b'],
-  ['שלום', 'مرحبا', 'é', 'e\u0301', 'ß', '漢字', '🎓', '👩🏽‍🎓', 'Ж', 'a', 'Ada', 'word ', '-', '--'],
-  [
-    'x'.repeat(70),
-    'x'.repeat(75),
-    'x'.repeat(76),
-    'é'.repeat(40),
-    '🎓'.repeat(30),
-    'x'.repeat(1000),
-  ],
-].flat();
+  '=|==|=3D|=\r\n|=_part|--=_part|\n--=_part--\n|\r\n--=_part\r\n\r\n|--|-',
+  '=?utf-8?Q?a=40b?=|=?utf-8?B?|?=| |   |\t|\u00a0|.|\n.\n|\r\n..\r\n|\r\n|\n|\r',
+  'F|From |\nFrom x|rom |<b>|</p>|&amp;|"|\'|\\|,|;|:|<|>|(|@|x@evil.example',
+  'Bcc: x@evil.example|\r\nBcc: x@evil.example|\r\n\r\n|\u2028Bcc: x@evil.example',
+  '\u0000|\u0001|\u001b|\u007f|\u0085|\u2029|\u202e|\u200b|\u3000',
+  'שלום|مرحبا|é|e\u0301|ß|漢字|🎓|👩🏽‍🎓|Ж|a|Ada|word ',
+  [70, 75, 76, 1000].map((length) => 'x'.repeat(length)).join('|'),
+  `${'é'.repeat(40)}|${'🎓'.repeat(30)}|${' x'.repeat(90)}`,
+].flatMap((line) => line.split('|'));
 const hostile = fc.oneof(
   fc.string({ unit: fc.constantFrom(...HOSTILE), maxLength: 12 }),
   fc.string({ unit: 'grapheme', maxLength: 120 }),
@@ -332,8 +316,9 @@ describe('an address', () => {
         const { to, headers } = await PostalMime.parse(raw);
         expect(to).toHaveLength(1);
         expect(to![0]!.address).toMatch(/@list\.example$/u);
-        expect(headers.filter(({ key }) => /^(to|cc|bcc)$/u.test(key))).toHaveLength(1);
+        expect(headers.map(({ key }) => key)).toHaveLength(12);
       }),
+      { numRuns: 1_000 },
     );
   });
 });
