@@ -346,6 +346,20 @@ it('leaves an empty part out', async () => {
   expect((await PostalMime.parse(onlyText)).text).toBe('Hello !\n\n');
 });
 
+it('never begins a line with a dot or "From ", wherever the gaps are', async () => {
+  for (const words of ['From here', '.', '..']) {
+    for (let first = 0; first <= words.length; first++) {
+      for (let second = first; second <= words.length; second++) {
+        const values = [words.slice(first, second)];
+        const text = { fixed: [words.slice(0, first), words.slice(second)], gaps: [0] };
+        const raw = make({ text }, { values });
+        expectWellFormed(raw);
+        expect((await PostalMime.parse(raw)).text).toBe(`${words}\n`);
+      }
+    }
+  }
+});
+
 it('goes through SMTP byte by byte, also where lines begin with dots', async () => {
   const sink = await new SmtpSink().start();
   try {
