@@ -3,7 +3,7 @@
 // rendered in full is rendered by a pool of threads.
 import { linkTo, unsubscribeHeader, type Linker } from '../recipients/links.ts';
 import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
-import { fill } from '../smtp/pattern.ts';
+import { composeOnce, type MailFrame, type PersonalMail } from '../smtp/compose-once.ts';
 import { CompiledTemplate, type Filled, type Skeleton } from '../templates/compile.ts';
 import type { Contexts, Template } from '../templates/registry.ts';
 import type { RenderPool } from '../templates/render-pool.ts';
@@ -21,23 +21,8 @@ export interface Composing {
 }
 
 /** What is a message's own, beside its content. */
-interface Personal {
-  messageId: string;
-  date: Date;
-  to: { name: string | null; address: string };
-  unsubscribe?: string[];
-}
-
-type ComposeOne = (mail: Personal & Filled) => Promise<Buffer>;
-function composeOnce(frame: any): ComposeOne {
-  return ({ to, values, subject, ...rest }) =>
-    compose({
-      ...frame,
-      ...rest,
-      to: [to],
-      content: { subject, html: fill(frame.html, values), text: fill(frame.text, values) },
-    });
-}
+type Personal = Omit<PersonalMail, 'subject' | 'values'>;
+type ComposeOne = ReturnType<typeof composeOnce>;
 
 export class SendComposer {
   readonly #composing: Composing;
@@ -45,11 +30,7 @@ export class SendComposer {
   readonly #template: Template;
   readonly #compiled: CompiledTemplate | undefined;
   readonly #composers = new WeakMap<Skeleton, ComposeOne>();
-  readonly #frame: {
-    from: { name: string | null; address: string };
-    replyTo: string | null;
-    listId: string;
-  };
+  readonly #frame: Omit<MailFrame, keyof Skeleton>;
 
   constructor(composing: Composing, send: FrozenSend, template: Template) {
     this.#composing = composing;
