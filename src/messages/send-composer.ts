@@ -2,8 +2,9 @@
 // structure composed for the first of its kind, and each message is filled in. A mail that has to be
 // rendered in full is rendered by a pool of threads.
 import { linkTo, unsubscribeHeader, type Linker } from '../recipients/links.ts';
-import { compose, listIdOf, messageIdOf } from '../smtp/compose.ts';
+import { listIdOf, messageIdOf } from '../smtp/compose.ts';
 import { composeOnce, type MailFrame, type PersonalMail } from '../smtp/compose-once.ts';
+import type { Pattern } from '../smtp/pattern.ts';
 import { CompiledTemplate, type Filled, type Skeleton } from '../templates/compile.ts';
 import type { Contexts, Template } from '../templates/registry.ts';
 import type { RenderPool } from '../templates/render-pool.ts';
@@ -56,9 +57,9 @@ export class SendComposer {
         return filled && this.#composerOf(filled)({ ...personal, ...filled });
       }));
     if (composed) return composed;
-    const content = await renders.render(this.#template, contexts);
-    const { to, ...rest } = personal;
-    return turns.next(() => compose({ ...this.#frame, ...rest, to: [to], content }));
+    const { subject, html, text } = await renders.render(this.#template, contexts);
+    const composeOne = composeOnce({ ...this.#frame, html: whole(html), text: whole(text) });
+    return composeOne({ ...personal, subject, values: [] });
   }
 
   /** What needs consent can be stopped by the recipient: the headers, and the link for the template. */
@@ -94,6 +95,10 @@ export class SendComposer {
     this.#composers.set(skeleton, made);
     return made;
   }
+}
+
+function whole(text: string): Pattern {
+  return { fixed: [text], gaps: [] };
 }
 
 /** Sends under way at once whose shared parts are kept. */

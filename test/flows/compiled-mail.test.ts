@@ -1,5 +1,4 @@
-// Mail as it arrives: made by compiled templates and MIME composed once, it is what full renders and
-// nodemailer's composer make, whoever it is for.
+// Mail as it arrives: made by compiled templates it is what full renders make, whoever it is for.
 import fc from 'fast-check';
 import PostalMime, { type Email } from 'postal-mime';
 import { describe, expect, it } from 'vitest';
@@ -46,7 +45,7 @@ function lasting({ messageId: _id, date: _date, headers, text, html, ...mail }: 
 }
 
 describe('mail of a compiled template', () => {
-  it('is what a full render and nodemailer make of it', async () => {
+  it('is what a full render makes of it', async () => {
     const names = fc.sample(line, MEMBERS);
     const points = fc.sample(fc.double({ noNaN: true, noDefaultInfinity: true }), MEMBERS);
     await h.api('POST', '/api/recipient-lists/hostile/members/bulk-upsert', {
