@@ -129,6 +129,11 @@ async function attempt(
     };
   }
   const to = envelopeAddress(message.email_given);
-  const { signal, waitSeconds } = await place.send({ sender: send.sender_email, to: [to], raw });
+  const { signal, waitSeconds } = await place.send({
+    sender: send.sender_email,
+    to: [to],
+    raw,
+    isTransparent: true,
+  });
   return { outcome: outcomeFor(signal, to), waitSeconds };
 }

@@ -25,7 +25,10 @@ export interface PersonalMail {
 /** "=_" is in no quoted-printable text, so no content can have the boundary in it (RFC 2045, section 6.7). */
 const BOUNDARY = '=_part';
 
-/** Prepares what the messages share; the function it returns makes one message. */
+/**
+ * Prepares what the messages share; the function it returns makes one message. All its lines end with
+ * CRLF, and none begins with a dot.
+ */
 export function composeOnce(frame: MailFrame): (mail: PersonalMail) => Buffer {
   const shared = `${sharedFields(frame)}MIME-Version: 1.0\r\n`;
   const text = frame.text.fixed.map(quote);

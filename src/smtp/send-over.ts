@@ -20,6 +20,8 @@ export interface OutgoingMail {
   sender: string;
   to: string[];
   raw: Buffer;
+  /** See {@link SendOptions}. */
+  isTransparent?: boolean;
 }
 
 export interface Sent {
@@ -50,7 +52,7 @@ const AWAY_MS = 5000;
 export async function sendOver(
   { log, breakers, waitFor }: SendContext,
   held: Held,
-  { sender, to, raw }: OutgoingMail,
+  { sender, to, raw, isTransparent }: OutgoingMail,
 ): Promise<Sent> {
   const { channel, probes } = held;
   const { config, domains: gates } = channel.state;
@@ -73,7 +75,10 @@ export async function sendOver(
     const signed = config.dkim ? await sign(raw, config.dkim) : raw;
     held.spent = true;
     const envelope = { from: envelopeAddress(sender), to };
-    const signal = await channel.pool.send(envelope, signed, { fresh: probes.length > 0 });
+    const signal = await channel.pool.send(envelope, signed, {
+      fresh: probes.length > 0,
+      isTransparent,
+    });
     if (signal.kind === 'lost' && isUntouched(signal))
       channel.state.awayUntil = performance.now() + AWAY_MS;
     await learn(breakers, log, config.name, probes, sender.toLowerCase(), signal);

@@ -1,8 +1,9 @@
 // Delivery's own small pool of SMTP connections. nodemailer's SMTPConnection speaks the protocol;
 // the pool shows at which stage a message failed, and whether its last byte had been handed to the
 // socket when a connection was lost: before that, sending again is safe; after it, nobody knows.
-// Measured: one raw message after another over these connections costs 150-200 µs, a third of
-// nodemailer's pooled transport.
+// Measured: a raw message of 8 KB costs 36 µs over these connections, 160 µs over nodemailer's pooled
+// transport.
+import type { Duplex } from 'node:stream';
 import SMTPConnection from 'nodemailer/lib/smtp-connection';
 import type { Logger } from '../log.ts';
 import type { Refusal, Signal, Stage } from './signal.ts';
@@ -21,10 +22,21 @@ export interface Envelope {
   to: string[];
 }
 
+export interface SendOptions {
+  /** Over a new connection, which shows whether the login works. */
+  fresh?: boolean;
+  /**
+   * All lines of the message end with CRLF, the last one too, and none begins with a dot: nothing has to
+   * be done for its transparency (RFC 5321, section 4.5.2). Looking for it costs as much as all the rest.
+   */
+  isTransparent?: boolean | undefined;
+}
+
 /** A connection is replaced after this many messages; some servers limit them. */
 const MESSAGES_PER_CONNECTION = 500;
 /** An idle connection is closed before servers do it: Postfix waits 5 minutes, others 30 s. */
 const IDLE_MS = 10_000;
+const CRLF = '\r\n';
 const CLOSED = 'Connection closed unexpectedly';
 
 export function parseSmtpUrl(text: string): SmtpOptions {
@@ -86,20 +98,20 @@ export class SmtpPool {
   }
 
   /**
-   * Sends one message on a reserved place; `fresh` over a new connection, which shows whether the login
-   * works. Never throws: what went wrong is in the signal.
+   * Sends one message on a reserved place. Never throws: what went wrong is in the signal.
    */
-  async send(envelope: Envelope, raw: Buffer, { fresh = false } = {}): Promise<Signal> {
-    const reused = fresh ? undefined : this.#idle.pop();
+  async send(envelope: Envelope, raw: Buffer, options: SendOptions = {}): Promise<Signal> {
+    const body = () => new TrackedBody(raw, options.isTransparent);
+    const reused = options.fresh ? undefined : this.#idle.pop();
     if (reused) {
       clearTimeout(reused.idleTimer);
-      const signal = await this.#sendOn(reused, envelope, raw);
+      const signal = await this.#sendOn(reused, envelope, body());
       // The server had closed an idle connection: nothing was handed over, so a fresh one may try.
       if (signal.kind !== 'lost' || signal.handedOver) return signal;
     }
     if (this.#aborted) return signalOf(new Error(CLOSED), 'connect', false);
     const opened = await this.#open();
-    return 'signal' in opened ? opened.signal : this.#sendOn(opened.connection, envelope, raw);
+    return 'signal' in opened ? opened.signal : this.#sendOn(opened.connection, envelope, body());
   }
 
   async #open(): Promise<{ connection: OpenConnection } | { signal: Signal }> {
@@ -143,12 +155,15 @@ export class SmtpPool {
     }
   }
 
-  async #sendOn(connection: OpenConnection, envelope: Envelope, raw: Buffer): Promise<Signal> {
+  async #sendOn(
+    connection: OpenConnection,
+    envelope: Envelope,
+    body: TrackedBody,
+  ): Promise<Signal> {
     this.#inUse.add(connection);
-    const body = new TrackedBody(raw);
     const { smtp } = connection;
     // nodemailer notes in it who was refused at RCPT, and tells that only where the rest went well.
-    const noted: Noted = { from: envelope.from, to: envelope.to, size: raw.length };
+    const noted: Noted = { from: envelope.from, to: envelope.to, size: body.size };
     const signal = await new Promise<Signal>((resolve) => {
       const fail = (error: SmtpError) =>
         resolve(
@@ -247,17 +262,24 @@ function whileOpen(
  * unknown. The error nodemailer gives is the same on both sides of it.
  */
 class TrackedBody {
-  #raw: Buffer;
-  #target: NodeJS.WritableStream & { readableEnded?: boolean; readableLength?: number } =
-    undefined as never;
+  readonly #raw: Buffer;
+  readonly #isTransparent: boolean;
+  #target: Duplex | undefined;
 
-  constructor(raw: Buffer) {
+  constructor(raw: Buffer, isTransparent = false) {
     this.#raw = raw;
+    this.#isTransparent = isTransparent;
   }
 
-  pipe(target: NodeJS.WritableStream): void {
+  get size(): number {
+    return this.#raw.length;
+  }
+
+  pipe(target: Duplex): void {
     this.#target = target;
-    target.write(this.#raw);
+    // Beside its transformation, 40 of 70 µs a mail (8 KB); its end then writes CRLF before the dot.
+    if (this.#isTransparent) target.push(this.#raw.subarray(0, -CRLF.length));
+    else target.write(this.#raw);
     target.end();
   }
 
