@@ -1,5 +1,5 @@
 // Workers and APIs as operators run them: processes of their own, through the command line.
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, execFile, spawn, type StdioOptions } from 'node:child_process';
 import { on, once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
@@ -46,6 +46,15 @@ export async function startApiProcess(env: Environment): Promise<ApiProcess> {
   throw new Error('the API ended before it listened');
 }
 
+const STOP_MS = 40_000;
+
+/** In order, or where that takes too long, at once. */
+export async function stopInTime(running: Process): Promise<void> {
+  const late = setTimeout(() => void running.kill(), STOP_MS);
+  await running.stop();
+  clearTimeout(late);
+}
+
 /** Watches until asked for the highest value seen, in MiB. */
 export function watchMemory(watched: Process): { peak(): Promise<number> } {
   let peak = 0;
@@ -69,10 +78,30 @@ process.once('exit', () => {
 });
 
 function start(args: string[], env: Environment, stderr: 'inherit' | 'pipe' = 'inherit'): Process {
-  const child = spawn(process.execPath, ['--import', 'tsx', rootFile('src/cli.ts'), ...args], {
+  return startScript('src/cli.ts', args, env, ['ignore', 'inherit', stderr]);
+}
+
+/** A script of this repository, in a process of its own. */
+export function startScript(
+  script: string,
+  args: string[],
+  env: Record<string, string>,
+  stdio: StdioOptions,
+): Process {
+  const tsx = ['--import', 'tsx', rootFile(script)];
+  return startProgram(process.execPath, [...tsx, ...args], env, stdio);
+}
+
+export function startProgram(
+  program: string,
+  args: string[],
+  env: Record<string, string>,
+  stdio: StdioOptions,
+): Process {
+  const child = spawn(program, args, {
     cwd: rootFile(),
     env: { ...process.env, NODE_ENV: 'production', ...env },
-    stdio: ['ignore', 'inherit', stderr],
+    stdio,
   });
   running.add(child);
   const ended = once(child, 'exit').then(([code]) => {

@@ -1,16 +1,19 @@
 // Times the trigger against the bare INSERT … SELECT of the same snapshot into the same table, side by
 // side in one run, in alternation, so that a noisy machine is noisy for both.
-import { scoreSend, type Harness } from './harness.ts';
+import type pg from 'pg';
+import { scoreSend, type Api } from './harness.ts';
 
 export interface TriggerCost {
   /** Medians, in milliseconds. */
   trigger: number;
   bare: number;
+  /** Of each round. */
+  runs: { trigger: number[]; bare: number[] };
 }
 
 /** `list` must have its members; no worker may run. Leaves the triggered sends behind. */
 export async function measureTrigger(
-  { api, database }: Harness,
+  { api, database }: { api: Api; database: { pool: pg.Pool } },
   list: string,
   rounds: number,
 ): Promise<TriggerCost> {
@@ -21,14 +24,10 @@ export async function measureTrigger(
     trigger.push(await timed(() => api('POST', `/api/recipient-lists/${list}/send`, request)));
     bare.push(await bareSnapshot(database.pool, list, round));
   }
-  return { trigger: median(trigger), bare: median(bare) };
+  return { trigger: median(trigger), bare: median(bare), runs: { trigger, bare } };
 }
 
-async function bareSnapshot(
-  pool: Harness['database']['pool'],
-  list: string,
-  round: number,
-): Promise<number> {
+async function bareSnapshot(pool: pg.Pool, list: string, round: number): Promise<number> {
   const { rows } = await pool.query(
     `insert into sends (client_id, send_key, list_id, list_key, request_digest, template_key, template_version,
        requires_consent, on_unknown, sender_id, sender_email)

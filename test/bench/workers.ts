@@ -1,0 +1,50 @@
+// Our workers as operators run them, for one run: started, warmed up with a small send, and ended.
+import { startScript, startWorkerProcess, stopInTime } from '../support/processes.ts';
+import { until } from '../support/until.ts';
+import type { Bench } from './context.ts';
+import { runSend } from './run.ts';
+
+export interface Workers {
+  /** All of them run below it. */
+  pid: number;
+  stop(): Promise<void>;
+}
+
+export interface WorkersOptions {
+  processes: number;
+  /** Every template rendered anew for each member. */
+  fullPath?: boolean;
+  env?: Record<string, string>;
+}
+
+export async function startWorkers(
+  bench: Bench,
+  { processes, fullPath = false, env = {} }: WorkersOptions,
+): Promise<Workers> {
+  const { stage, sink, options } = bench;
+  const environment = { DATABASE_URL: stage.databaseUrl, SMTP_URL: sink.url, ...env };
+  const args = ['work', '--processes', String(processes)];
+  const started = fullPath
+    ? startScript(
+        'test/bench/full-path.ts',
+        args,
+        { LOG_LEVEL: 'error', ...environment },
+        'inherit',
+      )
+    : startWorkerProcess(environment, args.slice(1));
+  try {
+    await until(`${processes} workers`, async () => {
+      const { rows } = await stage.pool.query(
+        'select count(*)::integer as alive from workers where stopped_at is null',
+      );
+      return rows[0].alive === processes;
+    });
+    const workers = { pid: started.child.pid!, stop: () => stopInTime(started) };
+    await stage.fillList('warm-up', options.warmUp);
+    await runSend(bench, workers, { list: 'warm-up', members: options.warmUp });
+    return workers;
+  } catch (error) {
+    await stopInTime(started);
+    throw error;
+  }
+}
