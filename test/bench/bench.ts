@@ -1,6 +1,6 @@
 // `npm run bench`: everything the README says about speed, measured side by side in one run: a table, a
 // JSON file and a plot in bench-results/. `-- --large` for a million members, `--only NAME[,NAME]` for
-// single measures, `--members N` for a smaller one. Ends what it started, also when it is interrupted.
+// single measures, `--members N` for a smaller one, `--profile` for what the cost is made of. Ends what it started, also when it is interrupted.
 import '../../src/config.ts'; // before React is: it makes it the production build
 import os from 'node:os';
 import { parseArgs } from 'node:util';
@@ -8,7 +8,13 @@ import { stopInTime } from '../support/processes.ts';
 import type { Bench, Options } from './context.ts';
 import { HAS_CPU } from './cpu.ts';
 import { writeReadyMade } from './mailing.ts';
+import { measureCost } from './measures/cost.ts';
 import { measureEndToEnd, measureFullPath } from './measures/end-to-end.ts';
+import { measureProfile } from './measures/profile.ts';
+import { measureReading } from './measures/reading.ts';
+import { measureSize } from './measures/size.ts';
+import { measureTriggers } from './measures/trigger.ts';
+import { measureUrgent } from './measures/urgent.ts';
 import { singleRuns, table, writeResults, type Found } from './report.ts';
 import { startSink } from './sink.ts';
 import { openStage } from './stage.ts';
@@ -17,6 +23,12 @@ import { openStage } from './stage.ts';
 const MEASURES: Record<string, (bench: Bench) => Promise<Found>> = {
   'end-to-end': measureEndToEnd,
   'full-path': measureFullPath,
+  size: measureSize,
+  urgent: measureUrgent,
+  reading: measureReading,
+  cost: measureCost,
+  profile: measureProfile,
+  trigger: measureTriggers,
 };
 
 const { values: given } = parseArgs({
@@ -25,9 +37,11 @@ const { values: given } = parseArgs({
     only: { type: 'string' },
     members: { type: 'string', default: '20000' },
     rounds: { type: 'string', default: '3' },
+    profile: { type: 'boolean', default: false },
   },
 });
-const names = given.only?.split(',') ?? Object.keys(MEASURES);
+const names = given.only?.split(',') ?? Object.keys(MEASURES).filter((name) => name !== 'profile');
+if (given.profile) names.push('cost', 'profile');
 const unknown = names.find((name) => !(name in MEASURES));
 if (unknown !== undefined) {
   console.error(`"${unknown}" is no measure; there are ${Object.keys(MEASURES).join(', ')}`);
@@ -47,11 +61,14 @@ const close = () =>
   (closed ??= (async () => {
     for (let last = closing.pop(); last; last = closing.pop()) await last();
   })());
-for (const signal of ['SIGINT', 'SIGTERM'] as const)
-  process.once(signal, () => void close().finally(() => process.exit(130)));
+const endWith = async (code: number) => {
+  await close();
+  process.exit(code);
+};
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void endWith(130));
 process.once('uncaughtException', (error) => {
   console.error(error);
-  void close().finally(() => process.exit(1));
+  void endWith(1);
 });
 
 const begun = performance.now();

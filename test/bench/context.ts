@@ -17,6 +17,6 @@ export interface Bench {
   readyMade: { file: string; bytes: number };
   options: Options;
   /** Our process count that was fastest end to end, where that was measured. */
-  best?: { processes: number; rate: number };
+  best?: { processes: number };
   say(line: string): void;
 }

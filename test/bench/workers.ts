@@ -1,4 +1,5 @@
 // Our workers as operators run them, for one run: started, warmed up with a small send, and ended.
+import { availableParallelism } from 'node:os';
 import { startScript, startWorkerProcess, stopInTime } from '../support/processes.ts';
 import { until } from '../support/until.ts';
 import type { Bench } from './context.ts';
@@ -14,15 +15,21 @@ export interface WorkersOptions {
   processes: number;
   /** Every template rendered anew for each member. */
   fullPath?: boolean;
+  /** Mail servers as TRANSPORTS names them; default the sink alone. */
+  transports?: Record<string, unknown>[];
   env?: Record<string, string>;
 }
 
 export async function startWorkers(
   bench: Bench,
-  { processes, fullPath = false, env = {} }: WorkersOptions,
+  { processes, fullPath = false, transports, env = {} }: WorkersOptions,
 ): Promise<Workers> {
   const { stage, sink, options } = bench;
-  const environment = { DATABASE_URL: stage.databaseUrl, SMTP_URL: sink.url, ...env };
+  const environment = {
+    DATABASE_URL: stage.databaseUrl,
+    ...(transports ? { TRANSPORTS: JSON.stringify(transports) } : { SMTP_URL: sink.url }),
+    ...env,
+  };
   const args = ['work', '--processes', String(processes)];
   const started = fullPath
     ? startScript(
@@ -47,4 +54,9 @@ export async function startWorkers(
     await stopInTime(started);
     throw error;
   }
+}
+
+/** The process count that was best end to end, or one per core. */
+export function fastest({ best }: Bench): number {
+  return best?.processes ?? availableParallelism();
 }

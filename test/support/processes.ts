@@ -29,7 +29,7 @@ export interface ApiProcess extends Process {
 type Environment = Record<string, string> & { DATABASE_URL: string };
 
 export function startWorkerProcess(
-  env: Environment & { SMTP_URL: string },
+  env: Environment & ({ SMTP_URL: string } | { TRANSPORTS: string }),
   args: string[] = [],
 ): Process {
   return start(['work', ...args], { LOG_LEVEL: process.env.TEST_LOG ?? 'error', ...env });

@@ -11,16 +11,17 @@ export interface TriggerCost {
   runs: { trigger: number[]; bare: number[] };
 }
 
-/** `list` must have its members; no worker may run. Leaves the triggered sends behind. */
+/** `list` must have its members; no worker may run. Leaves sends of this name behind. */
 export async function measureTrigger(
   { api, database }: { api: Api; database: { pool: pg.Pool } },
   list: string,
   rounds: number,
+  name = 'cost',
 ): Promise<TriggerCost> {
   const trigger: number[] = [];
   const bare: number[] = [];
   for (let round = 0; round < rounds; round++) {
-    const request = scoreSend({ send_key: `cost:${list}:${round}` });
+    const request = scoreSend({ send_key: `${name}:${list}:${round}` });
     trigger.push(await timed(() => api('POST', `/api/recipient-lists/${list}/send`, request)));
     bare.push(await bareSnapshot(database.pool, list, round));
   }
