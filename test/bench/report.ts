@@ -42,22 +42,23 @@ export function table(rows: readonly Row[]): string {
     .join('\n');
 }
 
-/** Every single run, where there is more than one. */
+const MOST_SHOWN = 12;
+
+/** What the figures were made of; all of it stands in the file. */
 export function singleRuns(rows: readonly Row[]): string {
   return rows
     .flatMap(({ measure, runs = {} }) =>
       Object.entries(runs).map(
-        ([what, values]) => `  ${measure}: ${what}: ${values.map(shorten).join(', ')}`,
+        ([what, values]) => `  ${measure.trim()}: ${what}: ${first(values)}`,
       ),
     )
     .join('\n');
 }
 
-const MOST_SHOWN = 12;
-
-function shorten(value: number, index: number, all: readonly number[]): string {
-  if (index === MOST_SHOWN) return `… (${all.length} in all)`;
-  return index > MOST_SHOWN ? '' : value.toPrecision(4);
+function first(values: readonly number[]): string {
+  const shown = values.slice(0, MOST_SHOWN).map((value) => Number(value.toPrecision(4)));
+  const more = values.length > shown.length ? ` … (${values.length} in all)` : '';
+  return shown.join(', ') + more;
 }
 
 /** Returns the files. */
