@@ -4,7 +4,7 @@
 import '../../src/config.ts'; // before React is: it makes it the production build
 import os from 'node:os';
 import { parseArgs } from 'node:util';
-import { stopInTime } from '../support/processes.ts';
+import { stopInTime, type Process } from '../support/processes.ts';
 import type { Bench, Options } from './context.ts';
 import { HAS_CPU } from './cpu.ts';
 import { writeReadyMade } from './mailing.ts';
@@ -47,21 +47,28 @@ if (unknown !== undefined) {
   console.error(`"${unknown}" is no measure; there are ${Object.keys(MEASURES).join(', ')}`);
   process.exit(2);
 }
-const members = Number(given.members);
+const [members, rounds] = [given.members, given.rounds].map(Number) as [number, number];
+if (!(Number.isInteger(members) && members >= 100 && Number.isInteger(rounds) && rounds >= 1)) {
+  console.error('--members takes a whole number from 100 on, --rounds one from 1 on');
+  process.exit(2);
+}
 const options: Options = {
   members,
   large: members * (given.large ? 50 : 5),
   warmUp: Math.min(5000, members),
-  rounds: Number(given.rounds),
+  rounds,
 };
 
 const closing: (() => Promise<void>)[] = [];
 let closed: Promise<void> | undefined;
 const close = () =>
   (closed ??= (async () => {
-    for (let last = closing.pop(); last; last = closing.pop()) await last();
+    for (let last = closing.pop(); last; last = closing.pop())
+      await last().catch((error: Error) => console.error(error.message));
   })());
+let interrupted: number | undefined;
 const endWith = async (code: number) => {
+  interrupted ??= code;
   await close();
   process.exit(code);
 };
@@ -82,7 +89,8 @@ try {
   const sink = await startSink();
   closing.push(() => stopInTime(sink.process));
   const readyMade = await writeReadyMade(stage.folder);
-  const bench: Bench = { stage, sink, readyMade, options, say };
+  const started = (one: Process) => void closing.push(() => stopInTime(one));
+  const bench: Bench = { stage, sink, readyMade, options, say, started };
   say(`mail server: ${sink.what}; a message has ${readyMade.bytes} bytes`);
   if (!HAS_CPU) say('CPU and peak memory are left out: they are read from /proc, of Linux');
   for (const name of Object.keys(MEASURES).filter((one) => names.includes(one))) {
@@ -99,7 +107,7 @@ try {
 } finally {
   await close();
 }
-process.exit(failures.length > 0 ? 1 : 0);
+process.exit(interrupted ?? (failures.length > 0 ? 1 : 0));
 
 async function report({ sink, readyMade }: Bench): Promise<void> {
   const rows = found.flatMap((one) => one.rows);

@@ -1,4 +1,5 @@
 // What every measure of a run works with.
+import type { Process } from '../support/processes.ts';
 import type { Sink } from './sink.ts';
 import type { Stage } from './stage.ts';
 
@@ -19,4 +20,6 @@ export interface Bench {
   /** Our process count that was fastest end to end, where that was measured. */
   best?: { processes: number };
   say(line: string): void;
+  /** Ended, before the stage is, when the run is interrupted. */
+  started(process: Process): void;
 }

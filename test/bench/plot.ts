@@ -17,7 +17,7 @@ type Scale = ScaleLinear<number, number>;
 
 const WIDTH = 960;
 const HEIGHT = 360;
-const MARGIN = { top: 40, right: 230, bottom: 40, left: 70 };
+const MARGIN = { top: 40, right: 280, bottom: 40, left: 70 };
 /** Of a panel: longer runs are averaged over more ticks. */
 const MOST_POINTS = 120;
 const COLORS = ['#0b6e99', '#d9730d', '#6940a5', '#448361', '#d44c47', '#787774'];

@@ -41,6 +41,7 @@ export async function runReference(bench: Bench, name: ReferenceName, count: num
     { DATABASE_URL: database.href, SMTP_URL: sink.url, BENCH_RAW: bench.readyMade.file },
     ['ignore', 'inherit', 'inherit', 'ipc'],
   );
+  bench.started(started);
   const ask = async (mails: number): Promise<Answer> => {
     const signal = AbortSignal.timeout(longest(mails) * 1000);
     const answered = once(started.child, 'message', { signal });

@@ -44,7 +44,8 @@ export async function openStage(): Promise<Stage> {
     () => rm(folder, { recursive: true, force: true, maxRetries: 5 }),
   ];
   const close = async () => {
-    for (let last = closing.pop(); last; last = closing.pop()) await last();
+    for (let last = closing.pop(); last; last = closing.pop())
+      await last().catch((error: Error) => console.error(error.message));
   };
   try {
     await chmod(folder, 0o755); // the server may run as another account; its own folder is closed
@@ -74,6 +75,7 @@ export async function openStage(): Promise<Stage> {
         if (filled.has(list)) return;
         filled.add(list);
         await importMembers(apiProcess.url, key, list, count);
+        // As autovacuum does it within minutes, and lists are older than that.
         await connection.pool.query('analyze contacts, list_members');
       },
       close,

@@ -39,6 +39,7 @@ export async function startWorkers(
         'inherit',
       )
     : startWorkerProcess(environment, args.slice(1));
+  bench.started(started);
   try {
     await until(`${processes} workers`, async () => {
       const { rows } = await stage.pool.query(

@@ -23,6 +23,7 @@ export async function measureUrgent(bench: Bench): Promise<Found> {
   await stage.api('PUT', '/api/v1/email-types/urgent', { from_email: 'alerts' });
   const arrivals: Arrivals = new Map();
   const own = await startOwnSink(arrivals);
+  bench.started(own.process);
   const withWorkers = async <Value>(perSecond: number | undefined, work: () => Promise<Value>) => {
     const transports = [
       { name: 'alerts', url: own.url, senders: [SENDER] },
