@@ -5,7 +5,7 @@ import type { Bench } from './context.ts';
 import { shortPersonalOf, triggerOf } from './mailing.ts';
 
 const UNDER_WAY = 1000;
-const PATIENCE_MS = 300_000;
+const PATIENCE_MS = 600_000;
 
 export interface Drained<Value> {
   value: Value;
