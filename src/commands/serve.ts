@@ -50,6 +50,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
       url,
       log,
       max: WORKER_CONNECTIONS,
+      byKey: true,
       applicationName: workerApplicationName(),
       queryTimeoutMs: WORKER_QUERY_MS,
     });

@@ -19,6 +19,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     url,
     log,
     max: WORKER_CONNECTIONS,
+    byKey: true,
     applicationName: workerApplicationName(),
     queryTimeoutMs: WORKER_QUERY_MS,
   });

@@ -3,12 +3,18 @@
 // message was made wins, and it needs the worker's own row to be running: a worker that was
 // declared dead can take nothing any more, however late it wakes.
 import { sql, type RawBuilder } from 'kysely';
-import type { Database, Trx } from '../database/connect.ts';
+import { prepared, type Database, type Trx } from '../database/connect.ts';
 import type { JsonObject } from '../database/schema.ts';
 import type { ChunkRef } from '../queue.ts';
 import { notPaused } from './pause.ts';
 import { eligibility, type SendRules } from '../recipients/eligibility.ts';
 import { tally } from './tally.ts';
+
+/**
+ * Messages of one claim at most: more would only wait for the next free connection. It stands in the
+ * statement, whose plan is kept: of a parameter the planner knows nothing.
+ */
+export const MOST_PER_CLAIM = 25;
 
 /** A message in hand, with what it takes to compose it. */
 export interface ClaimedMessage {
@@ -93,7 +99,7 @@ export async function claimFromChunk(
     sql`due.contact_id`,
     sql`due.source_object_key`,
   );
-  const { rows } = await sql<ClaimedMessage & { state: string }>`
+  const { rows } = await sql<ClaimedMessage & { state: string }>`${prepared}
     with fence as materialized (${fenceOf(worker)}),
     chunk as materialized (
       select from send_chunks
@@ -102,24 +108,36 @@ export async function claimFromChunk(
       for no key update
     ),
     due as materialized (
-      select m.ctid as row, m.contact_id, m.source_object_key
-      from messages m
-      where m.client_id = ${chunk.client_id} and m.send_id = ${chunk.send_id}
-        and m.position between ${chunk.first_position} and ${chunk.last_position}
-        and m.state = 'queued' and m.next_attempt_at <= now()
-        and exists (select from chunk)
-        and exists (
-          select from sends s
-          where s.client_id = ${chunk.client_id} and s.id = ${chunk.send_id} and s.state = 'sending'
-            and (s.expires_at is null or s.expires_at > now()))
-        ${rules.has_callback ? sql`and ${fetchedFor(sql`m`, sql`true`)}` : sql``}
-      order by m.position
+      select m.*, s.retried_at, s.expires_at
+      from (
+        select retried_at, expires_at from sends
+        where client_id = ${chunk.client_id} and id = ${chunk.send_id} and state = 'sending'
+          and (expires_at is null or expires_at > now())
+        limit 1
+      ) s
+      cross join lateral (
+        select m.ctid as row, m.position, m.contact_id, m.source_object_key
+        from messages m
+        where m.client_id = ${chunk.client_id} and m.send_id = ${chunk.send_id}
+          and m.position between ${chunk.first_position} and ${chunk.last_position}
+          and m.state = 'queued' and m.next_attempt_at <= now()
+          and exists (select from chunk)
+          ${rules.has_callback ? sql`and ${fetchedFor(sql`m`, sql`true`)}` : sql``}
+        order by m.position
+        limit ${sql.lit(MOST_PER_CLAIM)}
+        for update of m skip locked
+      ) m
       limit ${limit}
-      for update of m skip locked
     ),
     judged as (
-      select due.row, c.email_given, c.name, ${reason} as reason
+      select due.row, due.retried_at, due.expires_at, c.email_given, coalesce(r.name, c.name) as name,
+        coalesce(${rules.has_callback ? fetchedFor(sql`r`, sql`f.context`) : sql`r.context`}, '{}') as context,
+        ${reason} as reason
       from due
+      cross join lateral (
+        select client_id, send_id, position, name, context from send_recipients
+        where client_id = ${chunk.client_id} and send_id = ${chunk.send_id} and position = due.position limit 1
+      ) r
       ${joins}
     ),
     claimed as (
@@ -133,22 +151,17 @@ export async function claimFromChunk(
         settled_at = case when j.reason is not null then now() end
       from judged j
       where m.ctid = j.row -- locked above, so it stays where it is
-      returning m.client_id, m.send_id, m.position, m.id, m.contact_id, m.state, m.reason, m.created_at,
-        m.claimed_at, m.attempts - m.attempts_at_retry as attempts, m.was_unknown, j.email_given, j.name
+      returning m.position, m.id, m.contact_id, m.state, m.reason, j.email_given, j.name, j.context,
+        m.attempts - m.attempts_at_retry as attempts, m.claimed_at, m.was_unknown,
+        extract(epoch from now() - greatest(m.created_at, j.retried_at))::float8 as age_seconds,
+        extract(epoch from j.expires_at - now())::float8 as expires_in_seconds
     ),
     tallied as (
       ${tally(chunk, sql`claimed`)}
     )
-    select c.id, c.contact_id, c.state, c.email_given, coalesce(r.name, c.name) as name,
-      coalesce(${rules.has_callback ? fetchedFor(sql`c`, sql`f.context`) : sql`r.context`}, '{}') as context,
-      c.attempts, c.claimed_at, c.was_unknown,
-      extract(epoch from now() - greatest(c.created_at, s.retried_at))::float8 as age_seconds,
-      extract(epoch from s.expires_at - now())::float8 as expires_in_seconds
-    from claimed c
-    join sends s on s.client_id = c.client_id and s.id = c.send_id
-    join send_recipients r
-      on r.client_id = ${chunk.client_id} and r.send_id = ${chunk.send_id} and r.position = c.position
-    order by c.position
+    select id, position, contact_id, state, email_given, name, context, attempts, claimed_at, was_unknown,
+      age_seconds, expires_in_seconds
+    from claimed order by position
   `.execute(db);
   const claimed = rows.filter((row) => row.state === 'sending');
   return { claimed, skipped: rows.length - claimed.length };

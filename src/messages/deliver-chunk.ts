@@ -11,6 +11,7 @@ import { untilAnswered } from './batch-writer.ts';
 import {
   claimFromChunk,
   leaseChunk,
+  MOST_PER_CLAIM,
   waitForClaims,
   type Chunk,
   type ClaimedMessage,
@@ -19,8 +20,6 @@ import { deliverWhileDue, scheduleRetry, type Delivery } from './delivery.ts';
 import { readFrozenSend, type FrozenSend } from './frozen-send.ts';
 import type { SendComposer } from './send-composer.ts';
 
-/** Messages of one claim at most: more would only wait for the next free connection. */
-const MOST_PER_CLAIM = 25;
 /** How long a chunk waits for a worker that has its template's version. */
 const TEMPLATE_WAIT_SECONDS = 60;
 

@@ -2,7 +2,7 @@
 // together with the chunks' tallies, in one statement. Nothing is recorded over what somebody else
 // settled: the message must still be in this worker's hands.
 import { sql } from 'kysely';
-import type { Database } from '../database/connect.ts';
+import { prepared, type Database } from '../database/connect.ts';
 import type { ChunkRef } from '../queue.ts';
 import type { Outcome } from '../smtp/signal.ts';
 
@@ -34,7 +34,7 @@ export async function recordOutcomes(
     suppress: outcome.kind === 'failed' && outcome.suppress,
     retry_in: retryIn ?? null,
   }));
-  await sql`
+  await sql`${prepared}
     with outcome as materialized (
       select * from jsonb_to_recordset(${JSON.stringify(rows)}::jsonb) as o(
         client_id integer, send_id uuid, chunk_no integer, id uuid, state text, unknown boolean,

@@ -1,7 +1,7 @@
 // One message per snapshot row of a chunk, queued or skipped with its reason, and the chunk's tally, in
 // one statement. The messages' unique keys make a second run add nothing.
 import { sql } from 'kysely';
-import type { Trx } from '../database/connect.ts';
+import { prepared, type Trx } from '../database/connect.ts';
 import { tally } from '../messages/tally.ts';
 import type { ChunkRef } from '../queue.ts';
 import { eligibility, type SendRules } from '../recipients/eligibility.ts';
@@ -21,16 +21,21 @@ export async function makeMessages(
     sql`r.contact_id`,
     sql`r.source_object_key`,
   );
-  await sql`
+  await sql`${prepared}
     with judged as (
       select r.client_id, r.send_id, r.position, r.contact_id, r.source_object_key,
         coalesce(${reason}, ${closing}::text) as reason
-      from send_chunks k
-      join send_recipients r on r.client_id = k.client_id and r.send_id = k.send_id
-        and r.position between k.first_position and k.last_position
+      from (
+        select first_position, last_position from send_chunks
+        where client_id = ${client_id} and send_id = ${send_id} and chunk_no = ${chunk_no} limit 1
+      ) k
+      cross join lateral (
+        select * from send_recipients
+        where client_id = ${client_id} and send_id = ${send_id}
+          and position between k.first_position and k.last_position
+        order by position offset 0
+      ) r
       ${joins}
-      where k.client_id = ${client_id} and k.send_id = ${send_id} and k.chunk_no = ${chunk_no}
-      order by r.position
     ),
     made as (
       insert into messages

@@ -123,6 +123,7 @@ export function useHarness(): Harness {
       url: database.url,
       log,
       max: WORKER_CONNECTIONS,
+      byKey: true,
       applicationName: workerApplicationName(),
     });
     const worker = await startWorker({
