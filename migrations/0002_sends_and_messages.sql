@@ -97,8 +97,8 @@ create table sends (
     and (state <> 'completed' or completed_at is not null)
     and (state <> 'sending' or open_chunks is not null))
 );
-create unique index sends_by_id on sends (id);
 create index sends_by_list on sends (client_id, list_id, id);
+create unique index sends_by_id on sends (id);
 create index sends_unfinished on sends (client_id, id) where completed_at is null;
 create index sends_scheduled on sends (scheduled_at) where state = 'scheduled';
 create index sends_to_purge on sends (completed_at) where purged_at is null;
@@ -246,7 +246,7 @@ comment on column send_chunks.purged_at is 'When its messages, members and conte
 comment on column send_chunks.completed_at is 'When none of its members was queued any more.';
 
 create table messages (
-  client_id integer not null references clients,
+  client_id integer not null,
   id uuid not null default uuid7(),
   send_id uuid,
   position integer,
@@ -277,12 +277,14 @@ create table messages (
     state not in ('failed', 'skipped') or reason is not null)
 ) with (fillfactor = 70);
 -- No index holds a column that changes, so every change of state is a heap-only update (HOT).
+-- Each serves only statements that name its own column: while the table is nearly empty all look equally
+-- good to the planner, and plans are kept.
 create unique index messages_one_per_position on messages (client_id, send_id, position)
-  where send_id is not null;
+  where position is not null;
 create unique index messages_one_per_contact on messages (client_id, contact_id, send_id)
-  where send_id is not null;
+  where contact_id is not null;
 create unique index messages_one_per_key on messages (client_id, send_id, source_object_key)
-  where send_id is not null;
+  where source_object_key is not null;
 comment on table messages is 'One SMTP transaction each: a member''s mail of a send, or a single email.';
 comment on column messages.client_id is 'The client that sends.';
 comment on column messages.id is 'Public id; the Message-ID header is made of it and never changes.';

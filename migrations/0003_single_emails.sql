@@ -29,7 +29,7 @@ comment on column email_types.created_at is 'When the type was registered.';
 comment on column email_types.updated_at is 'When the type was last changed.';
 
 create table single_emails (
-  client_id integer not null,
+  client_id integer not null references clients,
   message_id uuid not null,
   email_type text,
   subject text,

@@ -68,21 +68,31 @@ comment on column reporting.send_counts.created_at is 'When the trigger was acce
 comment on column reporting.send_counts.completed_at is 'When nothing was queued any more.';
 
 create view reporting.send_skips with (security_invoker = true) as
-select c.key as client_key, s.id as send_id, s.send_key, r.reason, sum(r.members)::integer as members
+select c.key as client_key, s.id as send_id, s.send_key, r.reason, r.members::integer as members
 from sends s
 join clients c on c.id = s.client_id
-join send_chunks k on k.client_id = s.client_id and k.send_id = s.id
+cross join lateral (
+  select
+    sum(skipped_hard_bounce) as hard_bounce,
+    sum(skipped_complaint) as complaint,
+    sum(skipped_suppressed) as suppressed,
+    sum(skipped_unsubscribed) as unsubscribed,
+    sum(skipped_consent_pending) as consent_pending,
+    sum(skipped_cancelled) as cancelled,
+    sum(skipped_expired) as expired
+  from send_chunks k
+  where k.client_id = s.client_id and k.send_id = s.id
+) t
 cross join lateral (values
-  ('hard_bounce', k.skipped_hard_bounce),
-  ('complaint', k.skipped_complaint),
-  ('suppressed', k.skipped_suppressed),
-  ('unsubscribed', k.skipped_unsubscribed),
-  ('consent_pending', k.skipped_consent_pending),
-  ('cancelled', k.skipped_cancelled),
-  ('expired', k.skipped_expired)
+  ('hard_bounce', t.hard_bounce),
+  ('complaint', t.complaint),
+  ('suppressed', t.suppressed),
+  ('unsubscribed', t.unsubscribed),
+  ('consent_pending', t.consent_pending),
+  ('cancelled', t.cancelled),
+  ('expired', t.expired)
 ) r (reason, members)
-where r.members > 0
-group by c.key, s.client_id, s.id, s.send_key, r.reason;
+where r.members > 0;
 comment on view reporting.send_skips is 'Skipped members per send and reason; the sum over a send is its skipped.';
 comment on column reporting.send_skips.client_key is 'The client.';
 comment on column reporting.send_skips.send_id is 'The send''s id.';

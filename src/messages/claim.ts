@@ -8,6 +8,7 @@ import type { JsonObject } from '../database/schema.ts';
 import type { ChunkRef } from '../queue.ts';
 import { notPaused } from './pause.ts';
 import { eligibility, type SendRules } from '../recipients/eligibility.ts';
+import type { Claimed } from './delivery.ts';
 import { tally } from './tally.ts';
 
 /**
@@ -45,6 +46,12 @@ export interface Chunk extends ChunkRef {
   last_position: number;
 }
 
+/** A chunk that is being delivered. */
+export interface OpenChunk extends Chunk {
+  /** Up to this position everything is claimed or done, or was not due when it was looked at. */
+  claimed_to: number;
+}
+
 /**
  * Part of every claim: the worker is running, and stays so until the claim is committed. A heartbeat
  * does not wait for the lock, declaring the worker dead does.
@@ -67,8 +74,8 @@ export async function leaseChunk(
   db: Database,
   worker: number,
   ref: ChunkRef,
-): Promise<Chunk | undefined> {
-  const { rows } = await sql<Chunk>`
+): Promise<OpenChunk | undefined> {
+  const { rows } = await sql<OpenChunk>`
     with fence as materialized (${fenceOf(worker)})
     update send_chunks k set leased_by = ${worker}, next_attempt_at = null
     where k.client_id = ${ref.client_id} and k.send_id = ${ref.send_id} and k.chunk_no = ${ref.chunk_no}
@@ -77,34 +84,56 @@ export async function leaseChunk(
         select from sends s
         where s.client_id = k.client_id and s.id = k.send_id and s.state = 'sending')
       and exists (select from fence)
-    returning client_id, send_id, chunk_no, first_position, last_position
+    returning client_id, send_id, chunk_no, first_position, last_position,
+      first_position - 1 as claimed_to
   `.execute(db);
   return rows[0];
 }
 
 /**
- * Claims up to `limit` due messages of a leased chunk, in order of position. Members that may not be
- * mailed any more become skipped in the same statement and are not returned.
+ * Claims up to `limit` due messages of a leased chunk: those behind the last claim, which need not look
+ * through what is done, then those that have become due before it. Members that may not be mailed any
+ * more become skipped in the same statement and are not returned.
  */
 export async function claimFromChunk(
   db: Database,
   worker: number,
-  chunk: Chunk,
+  chunk: OpenChunk,
   rules: ClaimRules,
   limit: number,
-): Promise<{ claimed: ClaimedMessage[]; skipped: number }> {
+): Promise<Claimed<ClaimedMessage>> {
+  const wholeChunk = chunk.claimed_to < chunk.first_position;
+  const behind = await claimBehind(db, worker, chunk, rules, limit);
+  const left = limit - behind.claimed.length - behind.skipped;
+  if (left === 0 || wholeChunk) return behind;
+  chunk.claimed_to = chunk.first_position - 1;
+  const before = await claimBehind(db, worker, chunk, rules, left);
+  return {
+    claimed: [...behind.claimed, ...before.claimed],
+    skipped: behind.skipped + before.skipped,
+  };
+}
+
+async function claimBehind(
+  db: Database,
+  worker: number,
+  chunk: OpenChunk,
+  rules: ClaimRules,
+  limit: number,
+): Promise<Claimed<ClaimedMessage>> {
   const { joins, reason } = eligibility(
     chunk.client_id,
     rules,
     sql`due.contact_id`,
     sql`due.source_object_key`,
   );
-  const { rows } = await sql<ClaimedMessage & { state: string }>`${prepared}
+  const { rows } = await sql<ClaimedMessage & { position: number; state: string }>`${prepared}
     with fence as materialized (${fenceOf(worker)}),
     chunk as materialized (
       select from send_chunks
       where client_id = ${chunk.client_id} and send_id = ${chunk.send_id} and chunk_no = ${chunk.chunk_no}
-        and leased_by = ${worker} and exists (select from fence)
+        and leased_by is not distinct from ${worker} -- by its key, not by the index of leases
+        and exists (select from fence)
       for no key update
     ),
     due as materialized (
@@ -119,7 +148,7 @@ export async function claimFromChunk(
         select m.ctid as row, m.position, m.contact_id, m.source_object_key
         from messages m
         where m.client_id = ${chunk.client_id} and m.send_id = ${chunk.send_id}
-          and m.position between ${chunk.first_position} and ${chunk.last_position}
+          and m.position between ${chunk.claimed_to + 1} and ${chunk.last_position}
           and m.state = 'queued' and m.next_attempt_at <= now()
           and exists (select from chunk)
           ${rules.has_callback ? sql`and ${fetchedFor(sql`m`, sql`true`)}` : sql``}
@@ -163,6 +192,7 @@ export async function claimFromChunk(
       age_seconds, expires_in_seconds
     from claimed order by position
   `.execute(db);
+  chunk.claimed_to = rows.at(-1)?.position ?? chunk.claimed_to;
   const claimed = rows.filter((row) => row.state === 'sending');
   return { claimed, skipped: rows.length - claimed.length };
 }

@@ -101,6 +101,6 @@ async function addContacts(
     select ${clientId}, r.email, r.given
     from jsonb_to_recordset(${addresses}::jsonb) as r(email text, given text)
     order by r.email -- as the upsert of members does: neither waits for the other in a circle
-    on conflict (client_id, email) do nothing
+    on conflict (client_id, email) where email is not null do nothing
   `.execute(trx);
 }

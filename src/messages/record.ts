@@ -1,7 +1,7 @@
 // Records outcomes of list mail: sending → sent, failed, unknown, or back to queued for a later try,
 // together with the chunks' tallies, in one statement. Nothing is recorded over what somebody else
 // settled: the message must still be in this worker's hands.
-import { sql } from 'kysely';
+import { sql, type RawBuilder } from 'kysely';
 import { prepared, type Database } from '../database/connect.ts';
 import type { ChunkRef } from '../queue.ts';
 import type { Outcome } from '../smtp/signal.ts';
@@ -44,6 +44,7 @@ export async function recordOutcomes(
       select k.client_id, k.send_id, k.chunk_no
       from send_chunks k
       where (k.client_id, k.send_id, k.chunk_no) in (select client_id, send_id, chunk_no from outcome)
+        and ${amongOutcomes('k', 'client_id', 'send_id', 'chunk_no')}
       order by k.client_id, k.send_id, k.chunk_no
       for no key update
     ),
@@ -60,6 +61,7 @@ export async function recordOutcomes(
         settled_at = case when o.state <> 'queued' then now() end
       from outcome o join chunk using (client_id, send_id, chunk_no)
       where m.client_id = o.client_id and m.id = o.id
+        and ${amongOutcomes('m', 'client_id', 'id')}
         and m.state = 'sending' and m.claimed_by = ${worker}
       returning m.client_id, m.contact_id, o.send_id, o.chunk_no, o.state, o.suppress
     ),
@@ -82,7 +84,19 @@ export async function recordOutcomes(
       from settled group by client_id, send_id, chunk_no
     ) t
     where k.client_id = t.client_id and k.send_id = t.send_id and k.chunk_no = t.chunk_no
+      and ${amongOutcomes('k', 'client_id', 'send_id', 'chunk_no')}
   `.execute(db);
+}
+
+/** What the joins say already: with it only these rows are read, whichever side the planner begins with. */
+function amongOutcomes(table: string, ...columns: string[]): RawBuilder<unknown> {
+  return sql.join(
+    columns.map(
+      (column) =>
+        sql`${sql.ref(`${table}.${column}`)} = any (array(select ${sql.ref(column)} from outcome))`,
+    ),
+    sql` and `,
+  );
 }
 
 /**

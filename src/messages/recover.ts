@@ -134,14 +134,18 @@ export async function settleStrays(
       for no key update of k
     ),
     verdict as materialized (
-      select m.ctid as row, chunk.chunk_no, own.is,
+      select m.row, chunk.chunk_no, own.is,
         own.is or chunk.on_unknown = 'retry' and not m.was_unknown as again
       from chunk
-      join messages m on m.client_id = chunk.client_id and m.send_id = chunk.send_id
-        and m.position between chunk.first_position and chunk.last_position
+      cross join lateral (
+        select m.ctid as row, m.claimed_by, m.was_unknown
+        from messages m
+        where m.client_id = chunk.client_id and m.send_id = chunk.send_id
+          and m.position between chunk.first_position and chunk.last_position and m.state = 'sending'
+        offset 0 -- chunk after chunk, whatever the planner knows
+        for no key update of m
+      ) m
       cross join lateral (select m.claimed_by is not distinct from ${self ?? null}::bigint as is) own
-      where m.state = 'sending'
-      for no key update of m
     ),
     settled as (
       update messages m set

@@ -61,7 +61,10 @@ export async function putContact(
     .insertInto('contacts')
     .values({ client_id: clientId, email: address.email, ...changes })
     .onConflict((conflict) =>
-      conflict.columns(['client_id', 'email']).doUpdateSet({ ...changes, updated_at: sql`now()` }),
+      conflict
+        .columns(['client_id', 'email'])
+        .where('email', 'is not', null)
+        .doUpdateSet({ ...changes, updated_at: sql`now()` }),
     )
     .returning([
       sql<string>`email_given`.as('email'),

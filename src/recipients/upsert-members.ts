@@ -177,7 +177,7 @@ export async function upsertContacts(
     from ${rows} ${joinContact(clientId, sql`left join`, sql`on true`)}
     where c.id is null
     order by r.email
-    on conflict (client_id, email) do nothing
+    on conflict (client_id, email) where email is not null do nothing
   `.execute(trx);
 }
 

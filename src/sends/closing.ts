@@ -19,6 +19,9 @@ export function closingOf(send: string): RawBuilder<Closing | null> {
 
 /** What is queued in a chunk that nobody else has in hand. */
 export async function closeQueued(trx: Trx, ref: ChunkRef, closing: Closing): Promise<void> {
+  const chunk = (column: string) => sql`(
+    select ${sql.ref(column)} from send_chunks
+    where client_id = ${ref.client_id} and send_id = ${ref.send_id} and chunk_no = ${ref.chunk_no})`;
   await sql`
     with closed as (
       update messages m set
@@ -27,10 +30,9 @@ export async function closeQueued(trx: Trx, ref: ChunkRef, closing: Closing): Pr
           when ${closing} = 'expired' and m.attempts > 0 then 'failed'
           else 'skipped' end,
         reason = ${closing}, settled_at = now()
-      from send_chunks k
-      where k.client_id = ${ref.client_id} and k.send_id = ${ref.send_id} and k.chunk_no = ${ref.chunk_no}
-        and m.client_id = k.client_id and m.send_id = k.send_id
-        and m.position between k.first_position and k.last_position and m.state = 'queued'
+      where m.client_id = ${ref.client_id} and m.send_id = ${ref.send_id}
+        and m.position between ${chunk('first_position')} and ${chunk('last_position')}
+        and m.state = 'queued'
       returning m.state, m.reason
     )
     ${tally(ref, sql`closed`)}

@@ -1,7 +1,7 @@
 // One message per snapshot row of a chunk, queued or skipped with its reason, and the chunk's tally, in
-// one statement. The messages' unique keys make a second run add nothing.
+// one statement. A second run adds nothing; the caller has locked the chunk, so no two run at once.
 import { sql } from 'kysely';
-import { prepared, type Trx } from '../database/connect.ts';
+import type { Trx } from '../database/connect.ts';
 import { tally } from '../messages/tally.ts';
 import type { ChunkRef } from '../queue.ts';
 import { eligibility, type SendRules } from '../recipients/eligibility.ts';
@@ -21,7 +21,7 @@ export async function makeMessages(
     sql`r.contact_id`,
     sql`r.source_object_key`,
   );
-  await sql`${prepared}
+  await sql`
     with judged as (
       select r.client_id, r.send_id, r.position, r.contact_id, r.source_object_key,
         coalesce(${reason}, ${closing}::text) as reason
@@ -36,6 +36,9 @@ export async function makeMessages(
         order by position offset 0
       ) r
       ${joins}
+      where (
+        select true from messages
+        where client_id = ${client_id} and send_id = ${send_id} and position = r.position limit 1) is null
     ),
     made as (
       insert into messages
@@ -45,7 +48,6 @@ export async function makeMessages(
         reason,
         case when reason is not null then now() end
       from judged
-      on conflict do nothing
       returning state, reason
     )
     ${tally(ref, sql`made`, [sql`prepared_at = now()`])}
