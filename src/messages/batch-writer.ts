@@ -3,11 +3,7 @@
 // must not be forgotten because nobody could write it down.
 import type { Logger } from '../log.ts';
 
-/**
- * Written when this many wait, or this long after the first, whichever comes first. As many as a process
- * has connections for list mail: half as many cost PostgreSQL a quarter more, for twice the statements.
- */
-const MOST_WAITING = 20;
+/** Written when a number of them wait, or this long after the first, whichever comes first. */
 const LONGEST_WAIT_MS = 10;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 5000;
@@ -15,19 +11,21 @@ const LONGEST_PAUSE_MS = 5000;
 export class BatchWriter<Item> {
   readonly #write: (items: readonly Item[]) => Promise<void>;
   readonly #log: Logger;
+  readonly #most: number;
   #waiting: { item: Item; done: () => void }[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(write: (items: readonly Item[]) => Promise<void>, log: Logger) {
+  constructor(write: (items: readonly Item[]) => Promise<void>, log: Logger, most: number) {
     this.#write = write;
     this.#log = log;
+    this.#most = most;
   }
 
   /** Resolves once the item is committed. */
   add(item: Item): Promise<void> {
     return new Promise((resolve) => {
       this.#waiting.push({ item, done: resolve });
-      if (this.#waiting.length >= MOST_WAITING) void this.#flush();
+      if (this.#waiting.length >= this.#most) void this.#flush();
       else this.#timer ??= setTimeout(() => void this.#flush(), LONGEST_WAIT_MS);
     });
   }

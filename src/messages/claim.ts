@@ -15,7 +15,7 @@ import { tally } from './tally.ts';
  * Messages of one claim at most: more would only wait for the next free connection. It stands in the
  * statement, whose plan is kept: of a parameter the planner knows nothing.
  */
-export const MOST_PER_CLAIM = 25;
+export const MOST_PER_CLAIM = 50;
 
 /** A message in hand, with what it takes to compose it. */
 export interface ClaimedMessage {

@@ -51,39 +51,35 @@ const PLAIN_TAGS = new Set([...BLOCKS.split(' '), ...INLINE]);
 const REACT_FORWARD_REF = Symbol.for('react.forward_ref');
 const REACT_MEMO = Symbol.for('react.memo');
 
-interface Place {
-  /** Nothing but words, in elements that leave words alone. */
-  isPlain: boolean;
-  link: Link | undefined;
-}
+type LeafAt = (index: number) => string;
 
 /** @throws NotPlain, and whatever a component throws */
 export function readTree(node: ReactNode): ElementTree {
   const tree: ElementTree = { structure: [], leaves: [], links: [] };
-  void walk(tree, node, { isPlain: true, link: undefined });
+  void walk(tree, node, true, undefined);
   return tree;
 }
 
-/**
- * The same tree as HTML elements, with other words and link targets in the places of its leaves.
- */
-export function rebuildTree(node: ReactNode, leafAt: (index: number) => string): ReactNode {
-  const tree: ElementTree = { structure: [], leaves: [], links: [] };
-  return walk(tree, node, { isPlain: true, link: undefined }, leafAt);
+/** The same tree as HTML elements, with other words and link targets in the places of its leaves. */
+export function rebuildTree(node: ReactNode, leafAt: LeafAt): ReactNode {
+  return walk({ structure: [], leaves: [], links: [] }, node, true, undefined, leafAt);
 }
 
+/** `isPlain`: nothing around it does anything to words. Gives the node rebuilt where `leafAt` is given. */
 function walk(
   tree: ElementTree,
   node: ReactNode,
-  place: Place,
-  leafAt?: (index: number) => string,
+  isPlain: boolean,
+  link: Link | undefined,
+  leafAt?: LeafAt,
 ): ReactNode {
+  if (typeof node === 'string') return walkText(tree, node, isPlain, leafAt);
   if (node === null || node === undefined || typeof node === 'boolean') return null;
-  if (typeof node === 'string' || typeof node === 'number')
-    return walkText(tree, String(node), place, leafAt);
+  if (typeof node === 'number') return walkText(tree, String(node), isPlain, leafAt);
   if (Array.isArray(node)) {
     tree.structure.push(ARRAY);
-    const parts = node.map((one: ReactNode) => walk(tree, one, place, leafAt));
+    const parts: ReactNode[] = [];
+    for (const one of node as ReactNode[]) parts.push(walk(tree, one, isPlain, link, leafAt));
     tree.structure.push(END);
     return leafAt && createElement(Fragment, null, ...parts);
   }
@@ -92,16 +88,16 @@ function walk(
   const before = tree.leaves.length;
   const rebuilt =
     typeof type === 'string'
-      ? walkElement(tree, type, props, place, leafAt)
-      : walk(tree, contentOf(type, props), place, leafAt);
+      ? walkElement(tree, type, props, isPlain, link, leafAt)
+      : walk(tree, contentOf(type, props), isPlain, link, leafAt);
   return tree.leaves.length === before ? node : rebuilt;
 }
 
 function walkText(
   { structure, leaves }: ElementTree,
   value: string,
-  { isPlain }: Place,
-  leafAt: ((index: number) => string) | undefined,
+  isPlain: boolean,
+  leafAt: LeafAt | undefined,
 ): ReactNode {
   if (value === '' || !isPlain) {
     structure.push(value === '' ? EMPTY : value);
@@ -116,41 +112,42 @@ function walkElement(
   tree: ElementTree,
   tag: string,
   props: Record<string, unknown>,
-  place: Place,
-  leafAt: ((index: number) => string) | undefined,
+  isPlainAround: boolean,
+  linkAround: Link | undefined,
+  leafAt: LeafAt | undefined,
 ): ReactNode {
-  const { structure, leaves, links } = tree;
-  structure.push(tag);
-  const isPlain = place.isPlain && PLAIN_TAGS.has(tag) && props['data-text-format'] === undefined;
-  const rebuilt: Record<string, unknown> = {};
+  const { structure, leaves } = tree;
+  const isPlain = isPlainAround && PLAIN_TAGS.has(tag) && props['data-text-format'] === undefined;
+  const isLink = tag === 'a';
   let href: number | string = '';
-  for (const name of Object.keys(props)) {
+  structure.push(tag);
+  for (const name in props) {
     const value = props[name];
     if (name === 'children' || name === 'ref' || value === null || value === undefined) continue;
     structure.push(name);
-    if (tag === 'a' && name === 'href' && isPlain && typeof value === 'string' && value !== '') {
+    if (isLink && name === 'href' && typeof value === 'string') href = value;
+    if (href !== '' && name === 'href' && isPlain) {
       structure.push(HREF);
-      href = leaves.length;
-      leaves.push({ kind: 'href', value });
-      rebuilt[name] = leafAt?.(href);
+      leaves.push({ kind: 'href', value: value as string });
+      href = leaves.length - 1;
     } else {
       pushValue(structure, value);
-      rebuilt[name] = value;
-      if (name === 'href' && typeof value === 'string') href = value;
     }
   }
-  let link = place.link;
+  let link = linkAround;
   if (link && !INLINE_TAGS.has(tag)) link.isUnclear = true;
-  if (tag === 'a') {
+  if (isLink) {
     link = { href, from: leaves.length, to: leaves.length, isUnclear: false };
-    links.push(link);
+    tree.links.push(link);
   }
   if (link && ('data-skip-in-text' in props || hasInnerWords(props))) link.isUnclear = true;
   structure.push(CHILDREN);
-  const children = walk(tree, props.children as ReactNode, { isPlain, link }, leafAt);
+  const children = walk(tree, props.children as ReactNode, isPlain, link, leafAt);
   structure.push(END);
-  if (tag === 'a') link!.to = leaves.length;
+  if (isLink) link!.to = leaves.length;
   if (!leafAt) return undefined;
+  const { children: _, ref: _ref, ...rest } = props;
+  const rebuilt = typeof href === 'number' ? { ...rest, href: leafAt(href) } : rest;
   return props.children === undefined
     ? createElement(tag, rebuilt)
     : createElement(tag, rebuilt, children);
@@ -171,7 +168,7 @@ function pushValue(structure: unknown[], value: unknown): void {
   }
   if (typeof value !== 'object') throw new NotPlain(`an attribute is a ${typeof value}`);
   structure.push(ARRAY);
-  for (const name of Object.keys(value as object)) {
+  for (const name in value) {
     const part = (value as Record<string, unknown>)[name];
     if (part === null || part === undefined) continue;
     if (typeof part !== 'string' && typeof part !== 'number' && typeof part !== 'boolean')
@@ -197,8 +194,10 @@ function callComponent(type: unknown, props: Record<string, unknown>): ReactNode
   const { $$typeof: kind, render, type: inner } = type as Record<string, unknown>;
   if (kind === REACT_MEMO) return callComponent(inner, props);
   if (kind !== REACT_FORWARD_REF) throw new NotPlain('a component is of a special kind');
-  const { ref = null, ...rest } = props;
-  return settled((render as Component)('ref' in props ? rest : props, ref));
+  const renderForward = render as Component;
+  if (!('ref' in props)) return settled(renderForward(props, null));
+  const { ref, ...rest } = props;
+  return settled(renderForward(rest, ref ?? null));
 }
 
 /** A promise's failure is met by React, not here. */

@@ -5,6 +5,9 @@ import { until } from '../support/until.ts';
 import type { Bench } from './context.ts';
 import { runSend } from './run.ts';
 
+/** For list mail, of all processes together. */
+export const CONNECTIONS = 100;
+
 export interface Workers {
   /** All of them run below it. */
   pid: number;
@@ -27,7 +30,11 @@ export async function startWorkers(
   const { stage, sink, options } = bench;
   const environment = {
     DATABASE_URL: stage.databaseUrl,
-    ...(transports ? { TRANSPORTS: JSON.stringify(transports) } : { SMTP_URL: sink.url }),
+    TRANSPORTS: JSON.stringify(
+      transports ?? [
+        { name: 'sink', url: sink.url, connections: Math.ceil(CONNECTIONS / processes) },
+      ],
+    ),
     ...env,
   };
   const args = ['work', '--processes', String(processes)];
