@@ -277,10 +277,10 @@ create table messages (
     state not in ('failed', 'skipped') or reason is not null)
 ) with (fillfactor = 70);
 -- No index holds a column that changes, so every change of state is a heap-only update (HOT).
--- Each serves only statements that name its own column: while the table is nearly empty all look equally
--- good to the planner, and plans are kept.
+-- The second and third serve only statements that name their own column: while the table is nearly empty
+-- all look equally good to the planner, and plans are kept.
 create unique index messages_one_per_position on messages (client_id, send_id, position)
-  where position is not null;
+  where send_id is not null;
 create unique index messages_one_per_contact on messages (client_id, contact_id, send_id)
   where contact_id is not null;
 create unique index messages_one_per_key on messages (client_id, send_id, source_object_key)

@@ -50,6 +50,9 @@ const types: pg.CustomTypesConfig = {
       : pg.types.getTypeParser(oid, format),
 };
 
+/** Of prepared statements: there is none of that name, there is one already. */
+const NOT_OURS = new Set(['26000', '42P05']);
+
 const names = new Map<string, string>();
 
 /** The same for the same text, on every connection. */
@@ -79,8 +82,9 @@ class Client extends pg.Client {
     return answer;
   }) as pg.Client['query'];
 
-  #leave({ message }: Error): void {
-    if (message === 'Query read timeout' || message === 'cached plan must not change result type')
+  #leave({ message, code = '' }: Error & { code?: string }): void {
+    const isUseless = message === 'cached plan must not change result type' || NOT_OURS.has(code);
+    if (message === 'Query read timeout' || isUseless)
       (this as unknown as Wired).connection.stream.destroy();
   }
 }

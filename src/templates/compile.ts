@@ -10,7 +10,7 @@ import { fill, type Pattern } from '../smtp/pattern.ts';
 import type { TemplateDefinition } from './define.ts';
 import { readTree, rebuildTree, type ElementTree, type Leaf, type Link } from './element-tree.ts';
 import type { Contexts } from './registry.ts';
-import { headerText, renderMarkup } from './render.ts';
+import { headerText, renderMarkup, type Rendered } from './render.ts';
 
 /** What all messages of one structure share. Gaps refer to {@link Filled.values}. */
 export interface Skeleton {
@@ -25,12 +25,17 @@ export interface Filled {
   subject: string;
 }
 
-interface Shape {
+interface Found {
   tree: ElementTree;
   /** The leaves that differ between members, by index, ascending. */
   personal: readonly number[];
   /** Those with personal leaves. */
   links: readonly Link[];
+  /** Of this member. */
+  values: readonly string[];
+}
+
+interface Shape extends Omit<Found, 'values'> {
   /** Undefined where marks do not come out as values do. */
   skeleton: Skeleton | undefined;
 }
@@ -49,13 +54,17 @@ export class CompiledTemplate {
     this.#template = template;
   }
 
-  /** Undefined where only a full render shows what the mail is. The shared context is always the same. */
+  /**
+   * Undefined where only a full render shows what the mail is. The shared context is always the same. Both
+   * contexts are frozen: a template that changes them gives something else each time.
+   */
   async fill({ shared, recipient, links = {} }: Contexts): Promise<Filled | undefined> {
-    const props = { shared, recipient, links };
+    const props = freeze({ shared, recipient, links });
+    const markup = () => this.#template.component(props);
     let tree: ElementTree;
     let subject: string;
     try {
-      tree = readTree(this.#template.component(props));
+      tree = readTree(markup);
       subject = headerText(this.#template.subject(props));
     } catch {
       return undefined; // the full render says what is wrong, or does what cannot be done here
@@ -66,34 +75,28 @@ export class CompiledTemplate {
       if (shape ? !shape.skeleton : this.#shapes.length === MOST_SHAPES) return undefined;
       const personal = shape ? personalLeaves(shape, tree) : [];
       const known = personal === shape?.personal;
-      const values = valuesOf(tree, personal, known ? shape.links : linksWith(tree, personal));
+      const links = known ? shape.links : linksWith(tree, personal);
+      const values = valuesOf(tree.leaves, personal, links);
       if (!values) return undefined;
       if (known) return { skeleton: shape.skeleton!, values, subject };
-      this.#compiling ??= this.#compile(at, { tree, personal, values }, () =>
-        this.#template.component(props),
-      ).finally(() => (this.#compiling = undefined));
+      this.#compiling ??= this.#compile(at, { tree, personal, links, values }, markup).finally(
+        () => (this.#compiling = undefined),
+      );
       await this.#compiling;
     }
   }
 
-  async #compile(
-    at: number,
-    found: { tree: ElementTree; personal: readonly number[]; values: readonly string[] },
-    markup: () => ReactNode,
-  ): Promise<void> {
-    const { tree, personal, values } = found;
-    const skeleton = await makeSkeleton(markup(), tree, personal);
-    const full = await renderMarkup(markup());
-    const isEqual =
-      fill(skeleton.html, values) === full.html && fill(skeleton.text, values) === full.text;
-    const shape = {
-      tree,
-      personal,
-      links: linksWith(tree, personal),
-      skeleton: isEqual ? skeleton : undefined,
-    };
-    this.#shapes.splice(at < 0 ? this.#shapes.length : at, 1, shape);
+  async #compile(at: number, found: Found, markup: () => ReactNode): Promise<void> {
+    const skeleton = await makeSkeleton(markup(), found).catch(() => undefined);
+    const { tree, personal, links } = found;
+    this.#shapes.splice(at < 0 ? this.#shapes.length : at, 1, { tree, personal, links, skeleton });
   }
+}
+
+function freeze<Value>(value: Value): Value {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value;
+  for (const inner of Object.values(value)) freeze(inner);
+  return Object.freeze(value);
 }
 
 function isSameStructure({ structure: a }: ElementTree, { structure: b }: ElementTree): boolean {
@@ -121,25 +124,26 @@ function linksWith({ links }: ElementTree, personal: readonly number[]): Link[] 
 
 /** Undefined where a value could do more to the mail than to stand in it. */
 function valuesOf(
-  tree: ElementTree,
+  leaves: readonly Leaf[],
   personal: readonly number[],
   links: readonly Link[],
 ): string[] | undefined {
   const values: string[] = [];
   let length = 0;
   for (const at of personal) {
-    const leaf = tree.leaves[at]!;
+    const leaf = leaves[at]!;
     if (!isTame(leaf)) return undefined;
     length += leaf.value.length;
     values.push(leaf.value, escapeHtml(leaf.value));
   }
-  if (length > LONGEST_VALUES || links.some((link) => saysItsTarget(link, tree))) return undefined;
+  if (length > LONGEST_VALUES || links.some((link) => saysItsTarget(link, leaves)))
+    return undefined;
   return values;
 }
 
 // Blanks at its ends can come to stand at the end of a line, where the text part drops them; U+0001 is
-// what html-to-text takes for a blank here.
-const UNTAME_TEXT = /^ | $|[\u0000-\u001f\u2028\u2029]/u;
+// what html-to-text takes for a blank here, and white space of any kind alone is left out of lists.
+const UNTAME_TEXT = /^ | $|^\s*$|[\u0000-\u001f\u2028\u2029]/u;
 /** Other schemes are what React replaces (javascript:). */
 const TAME_HREF = /^(?:https?|mailto|tel):[^\s\u0000-\u001f]*$/iu;
 
@@ -148,9 +152,9 @@ function isTame({ kind, value }: Leaf): boolean {
   return kind === 'text' ? !UNTAME_TEXT.test(value) : TAME_HREF.test(value);
 }
 
-/** The text part leaves the target out where a link's words are just that (or its words are not clear). */
-function saysItsTarget({ href, from, to, isUnclear }: Link, { leaves }: ElementTree): boolean {
-  if (isUnclear) return true;
+/** The text part leaves the target out where a link's words are just that (or either is not clear). */
+function saysItsTarget({ href, from, to, isUnclear }: Link, leaves: readonly Leaf[]): boolean {
+  if (isUnclear || (typeof href === 'number' && !isTame(leaves[href]!))) return true;
   const target = typeof href === 'number' ? leaves[href]!.value : href;
   let words = '';
   for (let at = from; at < to; at++) if (leaves[at]!.kind === 'text') words += leaves[at]!.value;
@@ -170,23 +174,55 @@ function escapeHtml(value: string): string {
   return value.replaceAll(/["&'<>]/gu, (character) => ESCAPES[character]!);
 }
 
-/** Renders the markup with a mark in the place of each personal leaf, and cuts it there. */
-async function makeSkeleton(
-  markup: ReactNode,
-  { leaves }: ElementTree,
-  personal: readonly number[],
-): Promise<Skeleton> {
+/**
+ * Renders the markup with a mark in the place of each personal leaf, and cuts it there. Undefined where
+ * marks do not come out as values do: as those of this member, and as one that has to be escaped.
+ */
+async function makeSkeleton(markup: ReactNode, found: Found): Promise<Skeleton | undefined> {
+  const { tree, personal, values } = found;
+  if (personal.length === 0) {
+    const { html, text } = await renderMarkup(markup);
+    return { html: { fixed: [html], gaps: [] }, text: { fixed: [text], gaps: [] } };
+  }
   // It stands nowhere else: nobody who writes a value knows it.
   const nonce = randomBytes(16).toString('hex');
-  const marks = new Map(personal.map((leaf, place) => [leaf, markOf(leaves[leaf]!, nonce, place)]));
-  const marked = rebuildTree(markup, (leaf) => marks.get(leaf) ?? leaves[leaf]!.value);
-  const { html, text } = await renderMarkup(marked);
-  return { html: cut(html, nonce, 1), text: cut(text, nonce, 0) };
+  const marked = await renderWith(markup, found, (leaf, place) => markOf(leaf, nonce, place));
+  const skeleton = { html: cut(marked.html, nonce, 1), text: cut(marked.text, nonce, 0) };
+  if (!isEqual(skeleton, values, await renderMarkup(markup))) return undefined;
+  const probes = personal.flatMap((leaf, place) => {
+    const probe = probeOf(tree.leaves[leaf]!, place);
+    return [probe, escapeHtml(probe)];
+  });
+  const probed = await renderWith(markup, found, probeOf);
+  return isEqual(skeleton, probes, probed) ? skeleton : undefined;
+}
+
+function isEqual(
+  { html, text }: Skeleton,
+  values: readonly string[],
+  full: Omit<Rendered, 'subject'>,
+): boolean {
+  return fill(html, values) === full.html && fill(text, values) === full.text;
+}
+
+function renderWith(
+  markup: ReactNode,
+  { tree: { leaves }, personal }: Found,
+  valueOf: (leaf: Leaf, place: number) => string,
+): Promise<Omit<Rendered, 'subject'>> {
+  const values = new Map(personal.map((leaf, place) => [leaf, valueOf(leaves[leaf]!, place)]));
+  return renderMarkup(rebuildTree(markup, (leaf) => values.get(leaf) ?? leaves[leaf]!.value));
 }
 
 /** Looks like what it stands for. */
 function markOf({ kind }: Leaf, nonce: string, place: number): string {
   return kind === 'text' ? `t${nonce}t${place}t` : `https://h${nonce}h${place}h`;
+}
+
+/** Whatever is special in HTML. */
+function probeOf({ kind }: Leaf, place: number): string {
+  const special = `${place}"&'<b>&amp;</b>-->`;
+  return kind === 'text' ? `é${special}` : `https://a.example/?${special}`;
 }
 
 /** `offset`: a leaf's value as it is, or the one escaped for HTML. */

@@ -3,6 +3,7 @@
 // decides the markup (structure) is kept apart from words and link targets that can differ between two
 // mails without changing anything around them (leaves). What cannot be told apart with certainty is part
 // of the structure; what only React can render (hooks, contexts, classes, promises) is refused.
+import * as React from 'react';
 import { createElement, Fragment, isValidElement, type ReactNode } from 'react';
 
 export interface ElementTree {
@@ -35,6 +36,8 @@ export class NotPlain extends Error {}
 const TEXT = Symbol('text');
 const HREF = Symbol('href');
 const EMPTY = Symbol('empty text');
+const OTHER_TEXT = Symbol('text that is part of the structure');
+const NAN = Symbol('NaN');
 const CHILDREN = Symbol('children');
 const ARRAY = Symbol('array');
 const END = Symbol('end');
@@ -53,10 +56,12 @@ const REACT_MEMO = Symbol.for('react.memo');
 
 type LeafAt = (index: number) => string;
 
-/** @throws NotPlain, and whatever a component throws */
-export function readTree(node: ReactNode): ElementTree {
+/** @throws NotPlain, and whatever the component or another one of its markup throws */
+export function readTree(component: () => ReactNode): ElementTree {
   const tree: ElementTree = { structure: [], leaves: [], links: [] };
-  void walk(tree, node, true, undefined);
+  withoutHooks(() => {
+    void walk(tree, component(), true, undefined);
+  });
   return tree;
 }
 
@@ -100,7 +105,8 @@ function walkText(
   leafAt: LeafAt | undefined,
 ): ReactNode {
   if (value === '' || !isPlain) {
-    structure.push(value === '' ? EMPTY : value);
+    if (value === '') structure.push(EMPTY);
+    else structure.push(OTHER_TEXT, value);
     return value;
   }
   structure.push(TEXT);
@@ -120,24 +126,26 @@ function walkElement(
   const isPlain = isPlainAround && PLAIN_TAGS.has(tag) && props['data-text-format'] === undefined;
   const isLink = tag === 'a';
   let href: number | string = '';
+  let isUnclear = false;
   structure.push(tag);
   for (const name in props) {
     const value = props[name];
     if (name === 'children' || name === 'ref' || value === null || value === undefined) continue;
     structure.push(name);
     if (isLink && name === 'href' && typeof value === 'string') href = value;
+    else if (isLink && name.toLowerCase() === 'href') isUnclear = true;
     if (href !== '' && name === 'href' && isPlain) {
       structure.push(HREF);
       leaves.push({ kind: 'href', value: value as string });
       href = leaves.length - 1;
     } else {
-      pushValue(structure, value);
+      pushValue(structure, name, value);
     }
   }
   let link = linkAround;
   if (link && !INLINE_TAGS.has(tag)) link.isUnclear = true;
   if (isLink) {
-    link = { href, from: leaves.length, to: leaves.length, isUnclear: false };
+    link = { href, from: leaves.length, to: leaves.length, isUnclear };
     tree.links.push(link);
   }
   if (link && ('data-skip-in-text' in props || hasInnerWords(props))) link.isUnclear = true;
@@ -160,22 +168,62 @@ function hasInnerWords({ dangerouslySetInnerHTML: inner }: Record<string, unknow
   return !(typeof html === 'string' && /^<!--(?!>|->)(?:[^-]|-(?!-))*-->$/u.test(html));
 }
 
-/** A style, or the HTML of dangerouslySetInnerHTML; else a plain value. */
-function pushValue(structure: unknown[], value: unknown): void {
-  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') {
-    structure.push(value);
+const OBJECT_ATTRIBUTES = new Set(['style', 'dangerouslySetInnerHTML']);
+
+/**
+ * Where React's hooks look for who serves them. While nobody renders there is nobody, and a hook throws,
+ * which a template may catch.
+ */
+const { __CLIENT_INTERNALS_DO_NOT_USE_OR_WARN_USERS_THEY_CANNOT_UPGRADE: internals } =
+  React as unknown as Record<string, { H: unknown }>;
+
+/** @throws NotPlain where anything of it has used a hook, caught or not */
+function withoutHooks(work: () => void): void {
+  let used = false;
+  const before = internals!.H;
+  internals!.H = new Proxy(
+    {},
+    {
+      get: () => {
+        used = true;
+        throw new NotPlain('a component uses a hook');
+      },
+    },
+  );
+  try {
+    work();
+  } finally {
+    internals!.H = before;
+  }
+  if (used) throw new NotPlain('a component uses a hook');
+}
+
+/** Plain values; of the attributes that are objects, what is in them. */
+function pushValue(structure: unknown[], name: string, value: unknown): void {
+  if (isPlainValue(value)) {
+    pushPlain(structure, value);
     return;
   }
-  if (typeof value !== 'object') throw new NotPlain(`an attribute is a ${typeof value}`);
+  // React would write others as strings, each in its own way.
+  if (!OBJECT_ATTRIBUTES.has(name) || Object.getPrototypeOf(value) !== Object.prototype)
+    throw new NotPlain(`the attribute ${name} is a ${typeof value}`);
   structure.push(ARRAY);
-  for (const name in value) {
-    const part = (value as Record<string, unknown>)[name];
-    if (part === null || part === undefined) continue;
-    if (typeof part !== 'string' && typeof part !== 'number' && typeof part !== 'boolean')
-      throw new NotPlain(`an attribute has a ${typeof part} in it`);
-    structure.push(name, part);
+  for (const part in value as object) {
+    const inner = (value as Record<string, unknown>)[part];
+    if (inner === null || inner === undefined) continue;
+    if (!isPlainValue(inner)) throw new NotPlain(`${name}.${part} is a ${typeof inner}`);
+    structure.push(part);
+    pushPlain(structure, inner);
   }
   structure.push(END);
+}
+
+function isPlainValue(value: unknown): value is string | number | boolean {
+  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean';
+}
+
+function pushPlain(structure: unknown[], value: string | number | boolean): void {
+  structure.push(Number.isNaN(value) ? NAN : value); // not equal to itself
 }
 
 function contentOf(type: unknown, props: Record<string, unknown>): ReactNode {

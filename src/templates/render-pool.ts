@@ -12,12 +12,13 @@ export class RenderPool {
   #threads: Piscina<RenderTask, RenderAnswer> | undefined;
   #closed = false;
 
-  /** @throws what the template throws */
+  /** The template gets a copy of the contexts. @throws what it throws */
   async render(template: Template, contexts: Contexts): Promise<Rendered> {
     const file = fileOf(template);
     const answer = file && (await this.#ask({ file, version: template.version, contexts }));
     // A thread that failed says nothing of the mail.
-    if (!answer || answer === 'other version') return renderTemplate(template, contexts);
+    if (!answer || answer === 'other version')
+      return renderTemplate(template, structuredClone(contexts));
     if ('error' in answer) throw new Error(answer.error);
     return answer.rendered;
   }

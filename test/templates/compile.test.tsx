@@ -8,6 +8,7 @@ import {
   memo,
   useContext,
   useId,
+  useState,
   type ReactNode,
 } from 'react';
 import { Button, Heading, Img, Link, Markdown, Preview, Text } from '@react-email/components';
@@ -87,11 +88,12 @@ async function comparePaths(
     paths.push(filled ? 'compiled' : 'full');
     if (!filled) continue;
     const { skeleton, values, subject } = filled;
+    const own = structuredClone(contexts);
     expect({
       subject,
       html: fill(skeleton.html, values),
       text: fill(skeleton.text, values),
-    }).toEqual(await renderTemplate(template, contexts));
+    }).toEqual(await renderTemplate(template, own));
   }
   return paths;
 }
@@ -133,6 +135,22 @@ const Picky = ({ name }: { name: string }) => {
   if (name.includes('&')) throw new Error('no ampersands');
   return <p>{name}</p>;
 };
+const Catching = ({ name }: { name: string }) => {
+  let shown = 'Ada';
+  try {
+    [shown] = useState(name);
+  } catch {}
+  return <p>{shown}</p>;
+};
+class Price {
+  readonly #cents: number;
+  constructor(cents: number) {
+    this.#cents = cents;
+  }
+  toString() {
+    return `${this.#cents} cents`;
+  }
+}
 const Words = ({ words }: { words: string[] }) => words;
 
 describe('what a template does with personal values', () => {
@@ -297,6 +315,46 @@ describe('what a template does with personal values', () => {
       const Tag = n > 3 ? 'h1' : 'blockquote';
       return <Tag>{a}</Tag>;
     },
+    'writes objects as attributes': ({ a, n }) => (
+      <p {...{ 'data-when': new Date(n * 1e9), 'data-words': [a, null], 'data-url': new Price(n) }}>
+        x
+      </p>
+    ),
+    'links objects and numbers': ({ a, n }) => (
+      <>
+        <a {...{ href: new URL(`https://a.example/${n}`) as never }}>{`https://a.example/${n}`}</a>
+        <a {...{ href: n as never }}>{n}</a>
+        <a {...{ HREF: a }}>{a}</a>
+        <a href="javascript:alert(1)">{a}</a>
+      </>
+    ),
+    'changes its context': (person) => {
+      const first = person.list.shift();
+      person.list.reverse();
+      return (
+        <p>
+          {first} and {person.list.join()} {person.a}
+        </p>
+      );
+    },
+    'makes elements of words': ({ list }) => (
+      <pre>{list.map((one) => (one.length > 3 ? one : <b key={one} id={one} />))}</pre>
+    ),
+    'puts words between the items of a list': ({ a, list }) => (
+      <ul>
+        {a}
+        <li>{list}</li>
+        {a}
+      </ul>
+    ),
+    'catches what a hook throws': ({ a }) => <Catching name={a} />,
+    'opens a raw element': ({ a }) => (
+      <div>
+        <div dangerouslySetInnerHTML={{ __html: '<textarea>' }} />
+        {a}
+      </div>
+    ),
+    'divides by nothing': ({ a, n }) => <p style={{ width: n / 0 - n / 0, margin: n / 0 }}>{a}</p>,
     throws: ({ a }) => <Picky name={a} />,
   };
   for (const [name, body] of Object.entries(either)) {
@@ -383,6 +441,29 @@ describe('a compiled template', () => {
       );
     });
   }
+
+  it('takes the full path for a template that changes its context, which it finds as it was', async () => {
+    const template = templateOf((person) => {
+      const first = person.list.shift();
+      return (
+        <p>
+          {person.a} {first}, then {person.list.length}
+        </p>
+      );
+    });
+    const all = tame.map(contextsOf);
+    const before = structuredClone(all);
+    expect(new Set(await comparePaths(template, all))).toEqual(new Set(['full']));
+    expect(all).toEqual(before);
+  });
+
+  it('is not stopped by a member whose mail fails', async () => {
+    const template = templateOf(({ a, n }) => <p {...(n === 3 && { style: 'x' as never })}>{a}</p>);
+    const compiled = new CompiledTemplate(template);
+    const all = await Promise.all(tame.map((one) => compiled.fill(contextsOf(one))));
+    expect(all.map((one) => one !== undefined)).toEqual([true, true, false, true, true, true]);
+    await expect(renderTemplate(template, contextsOf(tame[2]!))).rejects.toThrow('style');
+  });
 
   it('is filled in while others are compiled', async () => {
     const compiled = new CompiledTemplate(
