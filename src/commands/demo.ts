@@ -15,8 +15,7 @@ import type { Send } from '../sends/sends.ts';
 import { parseMail, startSink, type Sink } from '../smtp/sink.ts';
 import { singleTransport } from '../smtp/transport-config.ts';
 import { loadTemplates } from '../templates/registry.ts';
-import { workerApplicationName } from '../worker/liveness.ts';
-import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
+import { connectWorker, startWorker } from '../worker/worker.ts';
 import { prepareDemoClient, withLoopback } from './dev.ts';
 import { countsLine, watchSend } from './progress.ts';
 import { startListening } from './serve.ts';
@@ -57,12 +56,7 @@ export async function demo(): Promise<void> {
   say('Starting an embedded PostgreSQL, a local mail server, the API and a worker …');
   const embedded = await startEmbedded({ folder });
   try {
-    const connection = connect({
-      url: embedded.url,
-      log,
-      max: 10 + WORKER_CONNECTIONS,
-      applicationName: workerApplicationName(),
-    });
+    const connection = connect({ url: embedded.url, log });
     await migrate(connection);
     const client = await prepareDemoClient(connection.db);
     const key = await connection.db
@@ -80,8 +74,9 @@ export async function demo(): Promise<void> {
     });
     const api = await startListening(app, { host: '127.0.0.1', port: 0 });
     const sink = await startSink();
+    const workerConnection = connectWorker(embedded.url, log);
     const worker = await startWorker({
-      connection,
+      connection: workerConnection,
       log,
       templates,
       transports: [singleTransport(sink.url)],
@@ -93,7 +88,7 @@ export async function demo(): Promise<void> {
       await play(caller(api.url, key), sink);
     } finally {
       await Promise.all([api.close(), worker.stop()]);
-      await Promise.all([sink.close(), connection.close()]);
+      await Promise.all([sink.close(), connection.close(), workerConnection.close()]);
     }
   } finally {
     await embedded.stop();

@@ -17,8 +17,7 @@ import { createLogger } from '../log.ts';
 import { startSink } from '../smtp/sink.ts';
 import { singleTransport } from '../smtp/transport-config.ts';
 import { loadTemplates } from '../templates/registry.ts';
-import { workerApplicationName } from '../worker/liveness.ts';
-import { startWorker, WORKER_CONNECTIONS } from '../worker/worker.ts';
+import { connectWorker, startWorker } from '../worker/worker.ts';
 import { startListening } from './serve.ts';
 import { runUntilSignal } from './signals.ts';
 
@@ -37,12 +36,7 @@ export async function dev(): Promise<void> {
   const sink = transports.length > 0 ? undefined : await startSink();
   if (sink) started.defer(() => sink.close());
   if (sink) transports = [singleTransport(sink.url)];
-  const connection = connect({
-    url,
-    log,
-    max: 10 + WORKER_CONNECTIONS,
-    applicationName: workerApplicationName(),
-  });
+  const connection = connect({ url, log });
   started.defer(() => connection.close());
   await migrate(connection);
   const { db, pool } = connection;
@@ -56,8 +50,10 @@ export async function dev(): Promise<void> {
     config,
   );
   started.defer(() => listening.close());
+  const workerConnection = connectWorker(url, log);
+  started.defer(() => workerConnection.close());
   const worker = await startWorker({
-    connection,
+    connection: workerConnection,
     log,
     templates,
     transports,

@@ -9,8 +9,7 @@ import { pendingMigrations } from '../database/migrate.ts';
 import { createApp } from '../http/app.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { loadTemplates } from '../templates/registry.ts';
-import { workerApplicationName } from '../worker/liveness.ts';
-import { startWorker, WORKER_CONNECTIONS, WORKER_QUERY_MS, type Worker } from '../worker/worker.ts';
+import { connectWorker, startWorker, type Worker } from '../worker/worker.ts';
 import { warnOfPublicUrl } from './public-url.ts';
 import { runUntilSignal, untilSignal } from './signals.ts';
 
@@ -46,14 +45,7 @@ export async function serve({ withWorker }: { withWorker: boolean }): Promise<vo
   let workerConnection: Connection | undefined;
   if (transports) {
     warnOfPublicUrl(config, log);
-    workerConnection = connect({
-      url,
-      log,
-      max: WORKER_CONNECTIONS,
-      byKey: true,
-      applicationName: workerApplicationName(),
-      queryTimeoutMs: WORKER_QUERY_MS,
-    });
+    workerConnection = connectWorker(url, log);
     worker = await startWorker({
       connection: workerConnection,
       log,

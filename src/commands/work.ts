@@ -1,12 +1,10 @@
 // Command work: a worker without the API.
 import { readConfig, requireDatabaseUrl, requireTransports } from '../config.ts';
-import { connect } from '../database/connect.ts';
 import { warnOfPublicUrl } from './public-url.ts';
 import { createLogger } from '../log.ts';
 import { LANE_NAMES, type Lane } from '../queue.ts';
 import { loadTemplates } from '../templates/registry.ts';
-import { workerApplicationName } from '../worker/liveness.ts';
-import { startWorker, WORKER_CONNECTIONS, WORKER_QUERY_MS } from '../worker/worker.ts';
+import { connectWorker, startWorker } from '../worker/worker.ts';
 import { runUntilSignal } from './signals.ts';
 
 export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }): Promise<void> {
@@ -15,14 +13,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
   const url = requireDatabaseUrl(config);
   const transports = requireTransports(config);
   warnOfPublicUrl(config, log);
-  const connection = connect({
-    url,
-    log,
-    max: WORKER_CONNECTIONS,
-    byKey: true,
-    applicationName: workerApplicationName(),
-    queryTimeoutMs: WORKER_QUERY_MS,
-  });
+  const connection = connectWorker(url, log);
   const worker = await startWorker({
     connection,
     log,

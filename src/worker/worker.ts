@@ -20,12 +20,13 @@ import purge from '../../tasks/purge.ts';
 import reconcile from '../../tasks/reconcile.ts';
 import wakeDueTask from '../../tasks/wake_due.ts';
 import { sql } from 'kysely';
-import type { Database } from '../database/connect.ts';
+import { connect, type Connection, type Database } from '../database/connect.ts';
 import type { Logger } from '../log.ts';
 import { declareDeadWorkers, recoverStopped } from '../messages/recover.ts';
 import { LANE_NAMES, LANES, type Lane, type TaskName } from '../queue.ts';
 import { wakeDue } from '../sends/wake.ts';
 import { createDelivery, type DeliveryOptions } from './delivery.ts';
+import { workerApplicationName } from './liveness.ts';
 import { runWith } from './runtime.ts';
 
 const TASKS: Record<TaskName, Task> = {
@@ -56,9 +57,21 @@ const WAKE_MS = 1000;
 const RECORD_MS = 5000;
 
 /** Connections the worker's pool needs at most: a listener per lane, a slot's query each, upkeep. */
-export const WORKER_CONNECTIONS = 20;
+const CONNECTIONS = 20;
 /** A worker's statements take milliseconds. */
-export const WORKER_QUERY_MS = 20_000;
+const QUERY_MS = 20_000;
+
+/** A pool as a worker needs it, for itself alone. */
+export function connectWorker(url: string, log: Logger): Connection {
+  return connect({
+    url,
+    log,
+    max: CONNECTIONS,
+    byKey: true,
+    applicationName: workerApplicationName(),
+    queryTimeoutMs: QUERY_MS,
+  });
+}
 
 export interface WorkerOptions extends Omit<DeliveryOptions, 'lanes'> {
   lanes?: readonly Lane[];

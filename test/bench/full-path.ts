@@ -2,11 +2,9 @@
 import { runProcesses } from '../../src/commands/processes.ts';
 import { runUntilSignal } from '../../src/commands/signals.ts';
 import { readConfig, requireDatabaseUrl, requireTransports } from '../../src/config.ts';
-import { connect } from '../../src/database/connect.ts';
 import { createLogger } from '../../src/log.ts';
 import { loadTemplates } from '../../src/templates/registry.ts';
-import { workerApplicationName } from '../../src/worker/liveness.ts';
-import { startWorker, WORKER_CONNECTIONS, WORKER_QUERY_MS } from '../../src/worker/worker.ts';
+import { connectWorker, startWorker } from '../../src/worker/worker.ts';
 
 const OPTIONS = { rendering: 'full' } as const;
 
@@ -18,13 +16,7 @@ process.exit(0);
 async function work(): Promise<void> {
   const config = readConfig();
   const log = createLogger(config.logLevel);
-  const connection = connect({
-    url: requireDatabaseUrl(config),
-    log,
-    max: WORKER_CONNECTIONS,
-    applicationName: workerApplicationName(),
-    queryTimeoutMs: WORKER_QUERY_MS,
-  });
+  const connection = connectWorker(requireDatabaseUrl(config), log);
   const worker = await startWorker({
     connection,
     log,

@@ -4,7 +4,6 @@ import { afterEach, beforeAll, beforeEach, expect } from 'vitest';
 import type { CallbackPolicy } from '../../src/callback/post.ts';
 import { createApiKey } from '../../src/clients/api-keys.ts';
 import { createClient } from '../../src/clients/clients.ts';
-import { connect } from '../../src/database/connect.ts';
 import { createApp } from '../../src/http/app.ts';
 import { readConfig, type Timing } from '../../src/config.ts';
 import { createLogger } from '../../src/log.ts';
@@ -13,12 +12,11 @@ import type { Send } from '../../src/sends/sends.ts';
 import { startListening, type Listening } from '../../src/commands/serve.ts';
 import { loadTemplates, type Templates } from '../../src/templates/registry.ts';
 import {
+  connectWorker,
   startWorker,
-  WORKER_CONNECTIONS,
   type Worker,
   type WorkerOptions,
 } from '../../src/worker/worker.ts';
-import { workerApplicationName } from '../../src/worker/liveness.ts';
 import { useDatabase, type TestDatabase } from './database.ts';
 import { SmtpSink } from './smtp-sink.ts';
 import { until } from './until.ts';
@@ -119,13 +117,7 @@ export function useHarness(): Harness {
 
   harness.startWorker = async ({ smtpUrl = harness.sink.url, ...options } = {}) => {
     const log = createLogger(process.env.TEST_LOG ?? 'silent');
-    const connection = connect({
-      url: database.url,
-      log,
-      max: WORKER_CONNECTIONS,
-      byKey: true,
-      applicationName: workerApplicationName(),
-    });
+    const connection = connectWorker(database.url, log);
     const worker = await startWorker({
       connection,
       log,

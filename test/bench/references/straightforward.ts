@@ -1,10 +1,10 @@
 // Reference: what most teams would write. A graphile-worker job per recipient, each renders its mail and
 // gives it to nodemailer's pooled transport; one process, 20 jobs at once, in a database of its own.
+import { render, toPlainText } from '@react-email/render';
 import { Logger, run, runMigrations } from 'graphile-worker';
 import { createTransport } from 'nodemailer';
 import pg from 'pg';
 import { loadTemplates, requireTemplate } from '../../../src/templates/registry.ts';
-import { renderTemplate } from '../../../src/templates/render.ts';
 import { addressOf, personalOf, SENDER, SHARED, TEMPLATE } from '../mailing.ts';
 import { serveReference, sinkOptions } from './serve.ts';
 
@@ -34,8 +34,10 @@ await run({
   taskList: {
     send_email: async (payload) => {
       const { to, recipient } = payload as Payload;
-      const content = await renderTemplate(template, { shared: SHARED, recipient });
-      await transport.sendMail({ from: SENDER, to, ...content });
+      const props = { shared: SHARED, recipient, links: {} };
+      const html = await render(template.component(props));
+      const subject = template.subject(props);
+      await transport.sendMail({ from: SENDER, to, subject, html, text: toPlainText(html) });
       delivered();
     },
   },
