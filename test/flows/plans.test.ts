@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { connect, type Connection } from '../../src/database/connect.ts';
 import { createLogger } from '../../src/log.ts';
 import { claimFromChunk, leaseChunk } from '../../src/messages/claim.ts';
+import { listMessagesOfSend } from '../../src/messages/messages.ts';
 import { recordOutcomes } from '../../src/messages/record.ts';
 import { closeChunk, settleChunk } from '../../src/sends/complete.ts';
 import { makeMessages } from '../../src/sends/make-messages.ts';
@@ -227,5 +228,39 @@ describe('reading a send of a million members', () => {
     expect(plans.length).toBeGreaterThan(0);
     for (const { text, readWhole: whole } of plans)
       expect(whole, text).not.toContain('send_chunks');
+  });
+});
+
+describe('reading the messages of a small send beside a large one', () => {
+  it.each([
+    ['were never looked at', ''],
+    ['have just been', 'large'],
+  ])('reads its own, where the tables %s', async (_, known) => {
+    await open(true);
+    const large = await addSend(5_000);
+    const small = await addSend(30);
+    const refs = [
+      ...Array.from({ length: 10 }, (_chunk, at) => ({ send_id: large, chunk_no: at + 1 })),
+      { send_id: small, chunk_no: 1 },
+    ];
+    for (const ref of refs)
+      await connection.db
+        .transaction()
+        .execute((trx) => makeMessages(trx, { client_id: 1, ...ref }, RULES));
+    await connection.close();
+    await open(false);
+    if (known === 'large') await connection.pool.query(`analyze ${TABLES}`);
+    plans = [];
+    const { rows } = await listMessagesOfSend(connection.db, 1, small, undefined, { limit: 100 });
+    expect(rows).toHaveLength(30);
+    const all = await connection.pool.query(`select * from reporting.messages where send_id = $1`, [
+      small,
+    ]);
+    expect(all.rows).toHaveLength(30);
+    expect(plans).toHaveLength(2);
+    for (const { text, pages, readWhole: whole } of plans) {
+      expect(pages, text).toBeLessThan(PAGES_PER_ROW * 30);
+      expect(whole, text).not.toContain('messages');
+    }
   });
 });
