@@ -1,6 +1,6 @@
 // What a template file in emails/ declares, and the field types its context schemas are made of.
 // A template is a pure function of its two contexts and the recipient's links: the same ones give the
-// same markup, so a send can be rendered again after a crash. Nothing here does I/O.
+// same markup, so a send can be rendered again after a crash. It must not change them. Nothing here does I/O.
 import type { ReactElement } from 'react';
 import type * as v from 'valibot';
 import type { OnUnknown } from '../database/schema.ts';
