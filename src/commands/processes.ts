@@ -29,7 +29,9 @@ export async function runProcesses(
       const [code, signal] = (await once(child, 'exit')) as [number | null, string | null];
       children.delete(child);
       if (stopping.signal.aborted) {
-        if (code !== 0) throw new Error(`a worker process ended with ${code ?? signal}`);
+        // By the signal itself only where it was not ready for it yet, and had nothing in hand.
+        if (code !== 0 && signal !== 'SIGTERM')
+          throw new Error(`a worker process ended with ${code ?? signal}`);
         return;
       }
       log.error({ pid: child.pid, code, signal }, 'a worker process ended; another is started');

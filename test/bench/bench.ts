@@ -4,7 +4,7 @@
 import '../../src/config.ts'; // before React is: it makes it the production build
 import os from 'node:os';
 import { parseArgs } from 'node:util';
-import { stopInTime, type Process } from '../support/processes.ts';
+import { stopInTime, useBuild, type Process } from '../support/processes.ts';
 import type { Bench, Options } from './context.ts';
 import { HAS_CPU } from './cpu.ts';
 import { writeReadyMade } from './mailing.ts';
@@ -84,6 +84,7 @@ const say = (line: string) =>
 const failures: string[] = [];
 const found: Found[] = [];
 try {
+  await useBuild();
   const stage = await openStage();
   closing.push(() => stage.close());
   const sink = await startSink();

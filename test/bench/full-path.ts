@@ -1,10 +1,18 @@
-// Command work, with every template on its full path: rendered anew for each member.
-import { runProcesses } from '../../src/commands/processes.ts';
-import { runUntilSignal } from '../../src/commands/signals.ts';
-import { readConfig, requireDatabaseUrl, requireTransports } from '../../src/config.ts';
-import { createLogger } from '../../src/log.ts';
-import { loadTemplates } from '../../src/templates/registry.ts';
-import { connectWorker, startWorker } from '../../src/worker/worker.ts';
+// Command work of the build, with every template on its full path: rendered anew for each member.
+import { rootFile } from '../../src/root.ts';
+
+const built = (file: string) => import(rootFile(`dist/src/${file}`));
+const { runProcesses }: typeof import('../../src/commands/processes.ts') =
+  await built('commands/processes.js');
+const { runUntilSignal }: typeof import('../../src/commands/signals.ts') =
+  await built('commands/signals.js');
+const { readConfig, requireDatabaseUrl, requireTransports }: typeof import('../../src/config.ts') =
+  await built('config.js');
+const { createLogger }: typeof import('../../src/log.ts') = await built('log.js');
+const { loadTemplates }: typeof import('../../src/templates/registry.ts') =
+  await built('templates/registry.js');
+const { connectWorker, startWorker }: typeof import('../../src/worker/worker.ts') =
+  await built('worker/worker.js');
 
 const OPTIONS = { rendering: 'full' } as const;
 

@@ -138,10 +138,14 @@ describe('worker processes', () => {
         )
       ).rows.map(({ pid }) => pid);
     await until('both to run', async () => (await running()).length === 2);
-    process.kill((await running())[0]!, 'SIGKILL');
+    const [killed] = await running();
+    process.kill(killed!, 'SIGKILL');
     const done = await h.waitFor(id, (send) => send.completed_at !== null, 60_000);
     expect(done.counts).toMatchObject({ sent: 1000, unknown: 0 });
-    await until('two to run again', async () => (await running()).length === 2);
+    await until('two to run again', async () => {
+      const pids = await running();
+      return pids.length === 2 && !pids.includes(killed!);
+    });
     expect(await workers.stop()).toBe(0);
     expect(await running()).toEqual([]);
   });

@@ -77,8 +77,19 @@ process.once('exit', () => {
   for (const child of running) child.kill('SIGKILL');
 });
 
+let isBuilt = false;
+
+/** From now on workers and APIs are those of the build in dist/, made here: as in production. */
+export async function useBuild(): Promise<void> {
+  await run('npm', ['run', 'build'], { cwd: rootFile() });
+  isBuilt = true;
+}
+
 function start(args: string[], env: Environment, stderr: 'inherit' | 'pipe' = 'inherit'): Process {
-  return startScript('src/cli.ts', args, env, ['ignore', 'inherit', stderr]);
+  const stdio: StdioOptions = ['ignore', 'inherit', stderr];
+  return isBuilt
+    ? startProgram(process.execPath, [rootFile('dist/src/cli.js'), ...args], env, stdio)
+    : startScript('src/cli.ts', args, env, stdio);
 }
 
 /** A script of this repository, in a process of its own. */
