@@ -58,13 +58,15 @@ export const LANE_NAMES = Object.keys(LANES) as Lane[];
 
 /**
  * A job that runs, or will soon. One that gave up (25 attempts), or that failed so often that it waits for
- * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew.
+ * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew. So is one that was
+ * taken a while ago where nobody has what it is for in hand: the worker may have lost its connection before
+ * it was told, and graphile-worker waits hours for it.
  */
 export const willRun = sql`(
-  j.locked_at is not null
-  or j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
+  j.locked_at > now() - interval '20 seconds'
+  or j.locked_at is null and j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
 
-/** There is none of that key. */
+/** There is none of that key; for what nobody has in hand. */
 export function noJob(key: RawBuilder<unknown>): RawBuilder<boolean> {
   return sql`not exists (select from graphile_worker.jobs j where j.key = ${key} and ${willRun})`;
 }
@@ -109,6 +111,9 @@ export async function enqueueFetches(trx: Trx, clientId: number): Promise<void> 
   const { rows } = await sql<{ drain: number }>`
     select drain from generate_series(0, ${MOST_FETCHES - 1}::integer) drain
     where ${noJob(sql`'fetch_contexts:' || ${clientId}::integer || ':' || drain`)}
+      and not exists ( -- it may take long
+        select from graphile_worker.jobs j
+        where j.key = 'fetch_contexts:' || ${clientId}::integer || ':' || drain and j.locked_at is not null)
   `.execute(trx);
   for (const { drain } of rows)
     await enqueue(trx, 'fetch_contexts', { client_id: clientId, drain });

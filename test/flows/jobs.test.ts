@@ -2,6 +2,7 @@
 import { expect, it } from 'vitest';
 import { FAST, scoreSend, someMembers, useHarness } from '../support/harness.ts';
 import { Reply } from '../support/smtp-sink.ts';
+import { queueEmail } from '../support/emails.ts';
 import { until } from '../support/until.ts';
 
 const h = useHarness();
@@ -98,6 +99,35 @@ it.each([
   });
   await worker.stop();
   expect(h.sink.accepted).toHaveLength(3);
+});
+
+it('goes on after jobs were taken by a living worker that was never told', async () => {
+  const { pool } = h.database;
+  await h.api('PUT', '/api/v1/email-types/note', { from_email: 'courses' });
+  const sendId = await trigger(3);
+  for (const priority_level of ['1', '5']) {
+    const { status } = await queueEmail(h, h.key, {
+      email_type: 'note',
+      subject: 'Note',
+      email_template: 'default_template',
+      email_data: '{}',
+      to_address: [`to${priority_level}@single.example`],
+      priority_level,
+    });
+    expect(status).toBe(201);
+  }
+  await h.startWorker({ lanes: ['callback'] });
+  const { rowCount } = await pool.query(
+    `update graphile_worker._private_jobs set locked_at = now() - interval '30 seconds',
+       locked_by = (select pool_ids[1] from workers)`,
+  );
+  expect(rowCount).toBe(3);
+  await h.startWorker();
+  await until('everything to be sent', async () => {
+    await pool.query(`select graphile_worker.add_job('reconcile', '{}')`); // as each minute by itself
+    const { body } = await h.api('GET', `/api/sends/${sendId}`);
+    return body.send.state === 'completed' && h.sink.accepted.length === 5;
+  });
 });
 
 /** Runs the one waiting job of a task, as the graphile-worker command line would. */
