@@ -1,4 +1,5 @@
 // Command work: a worker without the API.
+import v8 from 'node:v8';
 import { readConfig, requireDatabaseUrl, requireTransports } from '../config.ts';
 import { warnOfPublicUrl } from './public-url.ts';
 import { createLogger } from '../log.ts';
@@ -7,7 +8,14 @@ import { loadTemplates } from '../templates/registry.ts';
 import { connectWorker, startWorker } from '../worker/worker.ts';
 import { runUntilSignal } from './signals.ts';
 
+/**
+ * Mail after mail leaves garbage behind, and on a machine with much memory V8 lets that grow several times
+ * over before it is collected: 376 MiB in a send of a million. By half is enough.
+ */
+const HEAP_GROWTH = '--heap-growing-percent=50';
+
 export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }): Promise<void> {
+  v8.setFlagsFromString(HEAP_GROWTH);
   const config = readConfig();
   const log = createLogger(config.logLevel);
   const url = requireDatabaseUrl(config);
