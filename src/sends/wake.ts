@@ -179,7 +179,7 @@ async function unlockOrphans(db: Database): Promise<void> {
   await sql`
     select graphile_worker.force_unlock_workers(array(
       select distinct j.locked_by from graphile_worker.jobs j
-      where j.locked_at < now() - interval '1 minute'
+      where j.locked_at < now() - interval '20 seconds'
         and not exists (
           select from workers w where w.stopped_at is null and j.locked_by = any (w.pool_ids))))
   `.execute(db);

@@ -107,11 +107,11 @@ async function untilTaken<Body>(ask: () => Promise<{ status: number; body: Body 
   );
 }
 
-/** Resolves when nothing of the mailing waits any more. */
+/** Resolves when nothing of the mailing waits any more: what was lost on the way is found after a minute or two. */
 export async function untilSettled(
   pool: pg.Pool,
   { sendId, emailIds }: Mailing,
-  timeoutMs = 120_000,
+  timeoutMs = 240_000,
 ): Promise<void> {
   await until(
     `the mailing ${sendId} to be settled`,
