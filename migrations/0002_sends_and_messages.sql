@@ -97,8 +97,8 @@ create table sends (
     and (state <> 'completed' or completed_at is not null)
     and (state <> 'sending' or open_chunks is not null))
 );
-create index sends_by_list on sends (client_id, list_id, id);
 create unique index sends_by_id on sends (id);
+create index sends_by_list on sends (client_id, list_id, id);
 create index sends_unfinished on sends (client_id, id) where completed_at is null;
 create index sends_scheduled on sends (scheduled_at) where state = 'scheduled';
 create index sends_to_purge on sends (completed_at) where purged_at is null;

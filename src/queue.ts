@@ -56,19 +56,26 @@ export type Lane = keyof typeof LANES;
 export const TASK_NAMES: readonly TaskName[] = Object.values(LANES).flat();
 export const LANE_NAMES = Object.keys(LANES) as Lane[];
 
+/** How long a job may be taken before it counts for lost, where nobody has what it is for in hand. */
+const TAKEN = '20 seconds';
+/** graphile-worker's own: for a job that may take long, with nothing that shows it is in hand. */
+export const TAKEN_LONG = '4 hours';
+
 /**
  * A job that runs, or will soon. One that gave up (25 attempts), or that failed so often that it waits for
  * hours (graphile-worker's backoff), is as good as none: adding it again starts it anew. So is one that was
- * taken a while ago where nobody has what it is for in hand: the worker may have lost its connection before
- * it was told, and graphile-worker waits hours for it.
+ * taken a while ago: its worker may have lost the connection before it was told.
  */
-export const willRun = sql`(
-  j.locked_at > now() - interval '20 seconds'
-  or j.locked_at is null and j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
+export function willRun(takenFor = TAKEN): RawBuilder<boolean> {
+  return sql`(
+    j.locked_at > now() - ${takenFor}::interval
+    or j.locked_at is null and j.attempts < j.max_attempts and j.run_at < now() + interval '1 minute')`;
+}
 
-/** There is none of that key; for what nobody has in hand. */
-export function noJob(key: RawBuilder<unknown>): RawBuilder<boolean> {
-  return sql`not exists (select from graphile_worker.jobs j where j.key = ${key} and ${willRun})`;
+/** There is none of that key. */
+export function noJob(key: RawBuilder<unknown>, takenFor?: string): RawBuilder<boolean> {
+  return sql`not exists (
+    select from graphile_worker.jobs j where j.key = ${key} and ${willRun(takenFor)})`;
 }
 
 /** Under contention add_jobs can skip a row whose job is being locked; a second call replaces it. */
@@ -110,10 +117,7 @@ export const MOST_FETCHES = 4;
 export async function enqueueFetches(trx: Trx, clientId: number): Promise<void> {
   const { rows } = await sql<{ drain: number }>`
     select drain from generate_series(0, ${MOST_FETCHES - 1}::integer) drain
-    where ${noJob(sql`'fetch_contexts:' || ${clientId}::integer || ':' || drain`)}
-      and not exists ( -- it may take long
-        select from graphile_worker.jobs j
-        where j.key = 'fetch_contexts:' || ${clientId}::integer || ':' || drain and j.locked_at is not null)
+    where ${noJob(sql`'fetch_contexts:' || ${clientId}::integer || ':' || drain`, TAKEN_LONG)}
   `.execute(trx);
   for (const { drain } of rows)
     await enqueue(trx, 'fetch_contexts', { client_id: clientId, drain });

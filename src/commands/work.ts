@@ -3,9 +3,9 @@ import v8 from 'node:v8';
 import { readConfig, requireDatabaseUrl, requireTransports } from '../config.ts';
 import { warnOfPublicUrl } from './public-url.ts';
 import { createLogger } from '../log.ts';
-import { LANE_NAMES, type Lane } from '../queue.ts';
+import { LANE_NAMES } from '../queue.ts';
 import { loadTemplates } from '../templates/registry.ts';
-import { connectWorker, startWorker } from '../worker/worker.ts';
+import { connectWorker, startWorker, type WorkerOptions } from '../worker/worker.ts';
 import { runUntilSignal } from './signals.ts';
 
 /**
@@ -14,7 +14,10 @@ import { runUntilSignal } from './signals.ts';
  */
 const HEAP_GROWTH = '--heap-growing-percent=50';
 
-export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }): Promise<void> {
+export async function work({
+  lanes = LANE_NAMES,
+  rendering,
+}: Pick<WorkerOptions, 'lanes' | 'rendering'>): Promise<void> {
   v8.setFlagsFromString(HEAP_GROWTH);
   const config = readConfig();
   const log = createLogger(config.logLevel);
@@ -28,6 +31,7 @@ export async function work({ lanes = LANE_NAMES }: { lanes?: readonly Lane[] }):
     templates: await loadTemplates(),
     transports,
     lanes,
+    ...(rendering && { rendering }),
     callback: config.callback,
     retentionDays: config.retentionDays,
     timing: config.timing,

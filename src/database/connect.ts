@@ -37,7 +37,7 @@ export interface ConnectOptions {
 
 /**
  * Begins a statement that runs for every few mails, whose text never changes: each connection plans it
- * once and keeps the plan (planning a claim takes four times as long as running it).
+ * once and keeps the plan (planning a claim takes three times as long as running it).
  */
 const MARK = '/* prepared */';
 export const prepared = sql.raw(`${MARK} `);

@@ -1,4 +1,4 @@
-// Task deliver_chunk: claim → render → SMTP → record, until nothing in the chunk is due. A claim takes
+// Task deliver_chunk: claim → compose → SMTP → record, until nothing in the chunk is due. A claim takes
 // no more messages than there are free mail connections, so what a crash leaves unknown is bounded
 // by them. No transaction is open while a mail server is talked to.
 import { sql } from 'kysely';

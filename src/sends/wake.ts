@@ -13,6 +13,7 @@ import {
   enqueueFetches,
   enqueueSingles,
   noJob,
+  TAKEN_LONG,
   willRun,
   type ChunkRef,
   type MessageRef,
@@ -231,8 +232,11 @@ function reconcileChunks(db: Database): Promise<number> {
       ) k
       where s.completed_at is null and ${isMoving}
         and case when k.task = 'fetch_contexts'
-          then ${noJob(sql`any (array(
-            select 'fetch_contexts:' || k.client_id || ':' || n from generate_series(0, ${MOST_FETCHES - 1}::integer) n))`)}
+          then ${noJob(
+            sql`any (array(
+            select 'fetch_contexts:' || k.client_id || ':' || n from generate_series(0, ${MOST_FETCHES - 1}::integer) n))`,
+            TAKEN_LONG,
+          )}
           else ${noJob(sql`k.task || ':' || k.client_id || ':' || k.send_id || ':' || k.chunk_no`)}
         end
       limit ${MOST_PER_PASS}
@@ -255,7 +259,7 @@ function reconcileSingles(db: Database): Promise<number> {
        where e.queue_state = 'due' and e.priority_level > ${URGENT_PRIORITY}
          and not exists (
            select from graphile_worker.jobs j
-           where j.task_identifier = 'deliver_singles' and ${willRun})
+           where j.task_identifier = 'deliver_singles' and ${willRun()})
        limit 1)
     `.execute(trx);
     return enqueueEmails(trx, rows);

@@ -3,8 +3,8 @@
 // decides the markup (structure) is kept apart from words and link targets that can differ between two
 // mails without changing anything around them (leaves). What cannot be told apart with certainty is part
 // of the structure; what only React can render (hooks, contexts, classes, promises) is refused.
-import * as React from 'react';
 import { createElement, Fragment, isValidElement, type ReactNode } from 'react';
+import { callComponent, NotPlain, withoutHooks } from './call-component.ts';
 
 export interface ElementTree {
   /** Two trees whose structures are equal, one by one with `===`, differ in their leaves only. */
@@ -30,9 +30,6 @@ export interface Link {
   isUnclear: boolean;
 }
 
-/** Only React knows what becomes of it. */
-export class NotPlain extends Error {}
-
 const TEXT = Symbol('text');
 const HREF = Symbol('href');
 const EMPTY = Symbol('empty text');
@@ -50,9 +47,6 @@ const BLOCKS =
   'table thead tbody tfoot tr td th ul ol li a hr';
 /** Words in these are escaped, and nothing else happens to them, neither in HTML nor as text. */
 const PLAIN_TAGS = new Set([...BLOCKS.split(' '), ...INLINE]);
-
-const REACT_FORWARD_REF = Symbol.for('react.forward_ref');
-const REACT_MEMO = Symbol.for('react.memo');
 
 type LeafAt = (index: number) => string;
 
@@ -170,34 +164,6 @@ function hasInnerWords({ dangerouslySetInnerHTML: inner }: Record<string, unknow
 
 const OBJECT_ATTRIBUTES = new Set(['style', 'dangerouslySetInnerHTML']);
 
-/**
- * Where React's hooks look for who serves them. While nobody renders there is nobody, and a hook throws,
- * which a template may catch.
- */
-const { __CLIENT_INTERNALS_DO_NOT_USE_OR_WARN_USERS_THEY_CANNOT_UPGRADE: internals } =
-  React as unknown as Record<string, { H: unknown }>;
-
-/** @throws NotPlain where anything of it has used a hook, caught or not */
-function withoutHooks(work: () => void): void {
-  let used = false;
-  const before = internals!.H;
-  internals!.H = new Proxy(
-    {},
-    {
-      get: () => {
-        used = true;
-        throw new NotPlain('a component uses a hook');
-      },
-    },
-  );
-  try {
-    work();
-  } finally {
-    internals!.H = before;
-  }
-  if (used) throw new NotPlain('a component uses a hook');
-}
-
 /** Plain values; of the attributes that are objects, what is in them. */
 function pushValue(structure: unknown[], name: string, value: unknown): void {
   if (isPlainValue(value)) {
@@ -228,33 +194,6 @@ function pushPlain(structure: unknown[], value: string | number | boolean): void
 
 function contentOf(type: unknown, props: Record<string, unknown>): ReactNode {
   return type === Fragment ? (props.children as ReactNode) : callComponent(type, props);
-}
-
-type Component = (props: object, ref?: unknown) => ReactNode;
-
-/** As React's server renderer does. A component that uses hooks throws: there is nobody to serve them. */
-function callComponent(type: unknown, props: Record<string, unknown>): ReactNode {
-  if (typeof type === 'function') {
-    if ((type.prototype as { isReactComponent?: unknown } | undefined)?.isReactComponent)
-      throw new NotPlain('a component is a class');
-    return settled((type as Component)(props));
-  }
-  const { $$typeof: kind, render, type: inner } = type as Record<string, unknown>;
-  if (kind === REACT_MEMO) return callComponent(inner, props);
-  if (kind !== REACT_FORWARD_REF) throw new NotPlain('a component is of a special kind');
-  const renderForward = render as Component;
-  if (!('ref' in props)) return settled(renderForward(props, null));
-  const { ref, ...rest } = props;
-  return settled(renderForward(rest, ref ?? null));
-}
-
-/** A promise's failure is met by React, not here. */
-function settled(result: ReactNode): ReactNode {
-  if (result instanceof Promise) {
-    result.catch(() => undefined);
-    throw new NotPlain('a component is asynchronous');
-  }
-  return result;
 }
 
 function describe(node: unknown): string {

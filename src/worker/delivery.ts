@@ -29,8 +29,8 @@ export const SINGLES_CONNECTIONS = 5;
 
 /**
  * Outcomes that are written together: those of all connections, or of half of them where they are many,
- * so that the others have something to do. Ten at a time cost PostgreSQL a quarter more than twenty, and
- * those a tenth more than forty.
+ * so that the others have something to do. Ten at a time cost PostgreSQL a fifth more than twenty, and
+ * those, over fewer connections, a little more than forty.
  */
 function batchOf(connections: number): number {
   return connections <= 20 ? connections : Math.min(40, Math.max(20, connections / 2));

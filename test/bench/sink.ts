@@ -2,8 +2,9 @@
 // it is installed (package postfix), because it costs least, else our own.
 import { access } from 'node:fs/promises';
 import { once } from 'node:events';
-import { connect, createServer, type AddressInfo } from 'node:net';
+import { connect } from 'node:net';
 import { userInfo } from 'node:os';
+import { freePort } from '../../src/database/embedded.ts';
 import { startProgram, startScript, type Process } from '../support/processes.ts';
 import { until } from '../support/until.ts';
 
@@ -53,15 +54,6 @@ export async function startOwnSink(
   const [{ url }] = (await once(sink.child, 'message')) as [{ url: string }];
   sink.child.on('message', ({ to, at }: { to: string; at: number }) => arrivals?.set(to, at));
   return { url, process: sink };
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address() as AddressInfo;
-  probe.close();
-  await once(probe, 'close');
-  return port;
 }
 
 function isListening(port: number): Promise<boolean> {

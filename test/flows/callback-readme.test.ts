@@ -1,8 +1,8 @@
 // The provider in the README, as it stands there: a process of its own, asked with a signed request.
 import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { expect, it } from 'vitest';
+import { freePort } from '../../src/database/embedded.ts';
 import { postSigned, type CallbackAnswer } from '../../src/callback/post.ts';
 import { rootFile } from '../../src/root.ts';
 import { CALLBACK } from '../support/harness.ts';
@@ -57,11 +57,3 @@ it('answers what is signed, and nothing else', async () => {
     await ended;
   }
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
